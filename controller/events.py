@@ -1,0 +1,152 @@
+"""Pure: the engine's vocabulary. Events come in from adapters, effects go out to them; both are frozen values.
+
+An adapter turns everything that happens outside, failures included, into an event, and carries out effects without deciding anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from controller.api import ModelDeployment, Problem
+from controller.metrics import Query, Reading
+from controller.objects import EndpointSlice, Secret, Service
+from xds import ir
+from xds.events import GatewayEvent
+
+Object = ModelDeployment | Service | EndpointSlice | Secret
+
+
+class Kind(StrEnum):
+    """The kinds of manifest that are read; values are Kubernetes' own names."""
+
+    MODEL_DEPLOYMENT = "ModelDeployment"
+    SERVICE = "Service"
+    ENDPOINT_SLICE = "EndpointSlice"
+    SECRET = "Secret"
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An object was created or changed. A changed object replaces the one with the same kind and key ('<namespace>/<name>')."""
+
+    object: Object
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    kind: Kind
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An object that cannot be used, and everything that is wrong with it. Its last good version stays in force."""
+
+    kind: Kind
+    key: str
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A metric source's answer to a query, or why there is none."""
+
+    query: Query
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIssued:
+    """A token for the credential `name`. `expires_at_s`: seconds since the epoch."""
+
+    name: str
+    token: str = field(repr=False)
+    expires_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFailed:
+    """A token could not be had. The last one stays in use until it expires. `reason` never holds a secret."""
+
+    name: str
+    reason: str
+
+
+Event = Applied | Removed | Refused | Observed | TokenIssued | TokenFailed | GatewayEvent
+
+
+# Effects
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Hand this to the gateways."""
+
+    update: ir.Update
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Ask `query` over and over and report each answer. A second Watch of the same query replaces its targets.
+
+    `targets`: where to scrape, for a ScrapeQuery; empty for queries that go elsewhere.
+    """
+
+    query: Query
+    targets: tuple[ir.Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unwatch:
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthClient:
+    """A client of an OAuth2 token endpoint. `name` is also the name of the xDS secret that carries its tokens."""
+
+    name: str
+    token_url: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    scopes: tuple[str, ...] = ()
+    audience: str | None = None
+    auth_style: str = "basic"
+    """How the client shows its secret: 'basic' (Authorization header) or 'post' (in the form)."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepToken:
+    """Get a token for this client and keep it fresh. A second KeepToken of the same name replaces the client."""
+
+    client: OAuthClient
+
+
+@dataclass(frozen=True, slots=True)
+class DropToken:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """A change worth telling people: a log line, an Event in Kubernetes. `reason` is CamelCase, `message` one sentence."""
+
+    model: str
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """What must survive a restart has changed. `states`: per model key, plain JSON values."""
+
+    states: Mapping[str, Mapping[str, object]]
+
+
+Effect = Publish | Watch | Unwatch | KeepToken | DropToken | Announce | Save

@@ -1,0 +1,65 @@
+"""Pure: what the gateways tell us, as the xDS half reports it to whoever published.
+
+A gateway is one Envoy, known by its `node.id`; it is connected while it has at least one stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConnected:
+    """The first stream of a gateway opened. `version` is Envoy's own, like '1.40.0'."""
+
+    gateway: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRefused:
+    """A gateway that cannot carry our configuration (too old, no node id) was turned away; its stream was told the same `message`."""
+
+    gateway: str
+    version: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayDisconnected:
+    """The last stream of a gateway ended. It keeps serving what it has."""
+
+    gateway: str
+
+
+@dataclass(frozen=True, slots=True)
+class Programmed:
+    """Every resource of these routes, as last published, has been accepted by this gateway or was already there."""
+
+    gateway: str
+    routes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SecretsDelivered:
+    """This gateway has accepted the current values of these secrets (names)."""
+
+    gateway: str
+    secrets: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A gateway refused a push. The routes named went back to what it last accepted, or left if it never accepted any.
+
+    `message` holds Envoy's words. `resources` are the names of the resources that were refused, of type `type_url`.
+    """
+
+    gateway: str
+    type_url: str
+    resources: frozenset[str]
+    routes: frozenset[str]
+    message: str
+
+
+GatewayEvent = GatewayConnected | GatewayRefused | GatewayDisconnected | Programmed | SecretsDelivered | Rejected
