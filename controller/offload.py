@@ -1,0 +1,342 @@
+"""Pure: how much of a model's traffic leaves, decided from its metric, its endpoints and its remotes.
+
+Theory
+------
+A metric gives `ratio = value / target`; 1 or more means *reached*. Its last known value stands until it is stale, so silence is the same as
+hearing the same thing again: stepping twice with one observation changes nothing, and missing data never moves traffic.
+
+The hard part is coming back. Offloading lowers the very metric that caused it, so "below the target" alone returns, overloads, offloads and
+returns for ever. What counts is the ratio local *would* carry if everything came back:
+
+    carried = ratio / local share      for a metric that follows local traffic (Scope.LOCAL)
+    carried = ratio                    for one that counts all traffic (Scope.TOTAL)
+
+and only `carried < 1` without a break for the whole buffer ends an overflow. Two cases remain. A metric that is not proportional to load (a
+queue length) can still fool the rule; an overflow that is triggered again within the buffer of its return doubles the buffer, up to
+`BUFFER_GROWTH_MAX` times, so flapping dies out. And with everything remote, local gives no signal at all: instead of bringing all of it back to
+see what happens, `PROBE_PPM` of the traffic comes back first, and the ratio it causes decides.
+
+Proportional keeps the metric at its target: local deserves `local share / ratio` of the traffic. It moves only outside `TOLERANCE`, by
+bounded steps, with time between them for the metric to follow.
+
+Durations are counted between samples, never from a sample to the clock: a streak of one sample has length 0 however long nothing else came.
+Only staleness looks at the clock. Times are seconds since the epoch, since a decision survives a restart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+PPM = 1_000_000
+PROBE_PPM = 100_000
+TOLERANCE = 0.1
+BUFFER_GROWTH_MAX = 10
+SHARE_GRAIN_PPM = 1_000
+
+_FULL = "By its metric, local cannot carry all requests."
+
+
+class State(StrEnum):
+    STANDBY = "Standby"
+    OVERFLOWING = "Overflowing"
+    FAILOVER = "Failover"
+
+
+class Strategy(StrEnum):
+    FIXED = "Fixed"
+    PROPORTIONAL = "Proportional"
+
+
+class Scope(StrEnum):
+    """Which traffic a metric counts."""
+
+    LOCAL = "Local"
+    TOTAL = "Total"
+
+
+class OnUnavailable(StrEnum):
+    """What to do when no metric has been heard for `stale_s`."""
+
+    HOLD = "Hold"
+    LOCAL = "Local"
+    REMOTE = "Remote"
+
+
+class Mode(StrEnum):
+    AUTO = "Auto"
+    OFF = "Off"
+    FORCE = "Force"
+    DRY_RUN = "DryRun"
+
+
+class Reason(StrEnum):
+    """Why a decision is what it is: status, events, logs and tests show these words."""
+
+    BELOW_TARGET = "BelowTarget"
+    ACTIVATING = "Activating"
+    THRESHOLD_REACHED = "ThresholdReached"
+    BUFFERING = "Buffering"
+    PROBING = "Probing"
+    RETURNED = "Returned"
+    NO_READY_ENDPOINT = "NoReadyEndpoint"
+    ENDPOINT_READY = "EndpointReady"
+    METRICS_UNAVAILABLE = "MetricsUnavailable"
+    NO_METRICS = "NoMetrics"
+    MODE_OFF = "ModeOff"
+    FORCED = "Forced"
+    STARTING = "Starting"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the user asked for. `watched`: the model has at least one metric."""
+
+    ceiling_ppm: int = PPM
+    strategy: Strategy = Strategy.FIXED
+    activation_s: float = 5
+    buffer_s: float = 60
+    max_step_ppm: int = 250_000
+    interval_s: float = 5
+    scope: Scope = Scope.LOCAL
+    stale_s: float = 60
+    on_unavailable: OnUnavailable = OnUnavailable.HOLD
+    mode: Mode = Mode.AUTO
+    watched: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is known now.
+
+    `ratio`: the last known value/target of the metric, None before the first. `ratio_at_s`: when it was sampled, or when watching began.
+    `local_ready`: whether a ready local endpoint exists, None while that is not known. `remote_ready`: whether a remote can take traffic.
+    """
+
+    ratio: float | None
+    ratio_at_s: float
+    local_ready: bool | None
+    remote_ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The decision in force, and what the next one needs to remember of it.
+
+    `wanted_ppm` is the share the policy asks for; `share_ppm` the one in force: 0 in DryRun and while no remote can take it, which `restraint` says.
+    `heard_s`: the last sample judged. `streak_from_s`: the first one of the unbroken run that argues for leaving this state.
+    `buffer_s`: the buffer in force, doubled by flapping.
+    """
+
+    state: State = State.STANDBY
+    share_ppm: int = 0
+    reason: Reason = Reason.STARTING
+    message: str = "Nothing is known about this model yet."
+    since_s: float = 0.0
+    restraint: str = ""
+    wanted_ppm: int = 0
+    heard_s: float = 0.0
+    streak_from_s: float | None = None
+    stepped_at_s: float | None = None
+    returned_at_s: float | None = None
+    buffer_s: float = 0.0
+    probing: bool = False
+
+    @property
+    def sentence(self) -> str:
+        """The decision in words."""
+        return f"{self.message} {self.restraint}".rstrip()
+
+
+def step(policy: Policy, last: Decision, seen: Observation, now: float) -> Decision:
+    """The next decision. Stepping again with what was already seen changes nothing more."""
+    decision = _decide(policy, last, seen, now)
+    restraint = ""
+    if decision.wanted_ppm and policy.mode is Mode.DRY_RUN:
+        restraint = f"DryRun: {decision.wanted_ppm / 10_000:g} % of the requests would leave."
+    elif decision.wanted_ppm and not seen.remote_ready:
+        restraint = "No remote can take requests, so they stay local."
+    return replace(
+        decision,
+        share_ppm=0 if restraint else decision.wanted_ppm,
+        restraint=restraint,
+        since_s=now if decision.state is not last.state or not last.since_s else last.since_s,
+    )
+
+
+def stale_at_s(policy: Policy, seen: Observation) -> float:
+    """When the last sample becomes stale, the only moment at which time alone changes a decision."""
+    return seen.ratio_at_s + policy.stale_s
+
+
+def _decide(policy: Policy, last: Decision, seen: Observation, now: float) -> Decision:
+    if policy.mode is Mode.OFF:
+        return _stay_local(last, Reason.MODE_OFF, "Offloading is switched off (mode Off).")
+    if seen.local_ready is False:
+        return _fail_over(last)
+    if policy.mode is Mode.FORCE:
+        return _overflow(policy, last, policy.ceiling_ppm, Reason.FORCED, "Offloading is forced (mode Force).")
+    if last.state is State.FAILOVER:
+        if seen.local_ready is None:
+            return last
+        return _recover(policy, last, seen, now)
+    if not policy.watched:
+        return _stay_local(
+            last, Reason.NO_METRICS, "No metric is configured; requests leave only when local is full or down."
+        )
+    if now >= stale_at_s(policy, seen):
+        return _without_metrics(policy, last)
+    if seen.ratio is None or seen.ratio_at_s <= last.heard_s:
+        return _within_ceiling(policy, last)
+    last = replace(last, heard_s=seen.ratio_at_s)
+    if last.state is State.STANDBY:
+        return _watch(policy, last, seen.ratio, seen.ratio_at_s)
+    return _consider_return(policy, last, seen.ratio, seen.ratio_at_s)
+
+
+def _stay_local(last: Decision, reason: Reason, message: str) -> Decision:
+    return Decision(State.STANDBY, reason=reason, message=message, since_s=last.since_s)
+
+
+def _fail_over(last: Decision) -> Decision:
+    return replace(
+        last,
+        state=State.FAILOVER,
+        wanted_ppm=PPM,
+        reason=Reason.NO_READY_ENDPOINT,
+        message="No local endpoint is ready.",
+        streak_from_s=None,
+        probing=False,
+    )
+
+
+def _recover(policy: Policy, last: Decision, seen: Observation, now: float) -> Decision:
+    """A local endpoint is ready again: go on with what the metric says now, if it says anything."""
+    standby = replace(
+        last,
+        state=State.STANDBY,
+        wanted_ppm=0,
+        reason=Reason.ENDPOINT_READY,
+        message="A local endpoint is ready again.",
+        streak_from_s=None,
+    )
+    if policy.watched and seen.ratio is not None and seen.ratio >= 1 and now < stale_at_s(policy, seen):
+        return _trigger(policy, replace(standby, heard_s=seen.ratio_at_s), seen.ratio, seen.ratio_at_s)
+    return _decide(policy, standby, seen, now)
+
+
+def _within_ceiling(policy: Policy, last: Decision) -> Decision:
+    """No new sample, but perhaps a new policy: an overflow keeps going within it."""
+    if last.state is not State.OVERFLOWING:
+        return last
+    follows = policy.strategy is Strategy.FIXED and not last.probing
+    return replace(last, wanted_ppm=policy.ceiling_ppm if follows else min(last.wanted_ppm, policy.ceiling_ppm))
+
+
+def _without_metrics(policy: Policy, last: Decision) -> Decision:
+    silence = f"No metric has been heard for {policy.stale_s:g} s; "
+    if policy.on_unavailable is OnUnavailable.LOCAL:
+        return _stay_local(last, Reason.METRICS_UNAVAILABLE, silence + "staying local as configured.")
+    if policy.on_unavailable is OnUnavailable.REMOTE:
+        message = silence + "sending requests away as configured."
+        return _overflow(policy, last, policy.ceiling_ppm, Reason.METRICS_UNAVAILABLE, message)
+    held = replace(last, reason=Reason.METRICS_UNAVAILABLE, message=silence + "holding.", streak_from_s=None)
+    return _within_ceiling(policy, held)
+
+
+def _watch(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
+    """Standby: has the metric been reached for long enough?"""
+    if ratio < 1:
+        calm = replace(last, wanted_ppm=0, streak_from_s=None)
+        if last.reason in (Reason.RETURNED, Reason.ENDPOINT_READY):
+            return calm
+        return replace(calm, reason=Reason.BELOW_TARGET, message="The metric is below its target.")
+    from_s = at_s if last.streak_from_s is None else last.streak_from_s
+    last = replace(last, streak_from_s=from_s)
+    if at_s - from_s >= policy.activation_s:
+        return _trigger(policy, last, ratio, at_s)
+    message = f"The metric has reached its target; overflowing once that has lasted {policy.activation_s:g} s."
+    return replace(last, wanted_ppm=0, reason=Reason.ACTIVATING, message=message)
+
+
+def _trigger(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
+    """Standby -> Overflowing. Coming back to it within the buffer of the last return means that returning was wrong: wait longer next time."""
+    began_s = at_s if last.streak_from_s is None else last.streak_from_s
+    flapped = last.returned_at_s is not None and began_s - last.returned_at_s <= last.buffer_s
+    buffer_s = min(2 * last.buffer_s, BUFFER_GROWTH_MAX * policy.buffer_s) if flapped else policy.buffer_s
+    if policy.strategy is Strategy.FIXED:
+        share_ppm = policy.ceiling_ppm
+    else:
+        share_ppm = _proportional_ppm(policy, 0, 0, ratio)
+    decision = _overflow(policy, last, share_ppm, Reason.THRESHOLD_REACHED, _FULL)
+    return replace(decision, buffer_s=buffer_s, stepped_at_s=at_s, returned_at_s=None)
+
+
+def _overflow(policy: Policy, last: Decision, share_ppm: int, reason: Reason, message: str) -> Decision:
+    return replace(
+        last,
+        state=State.OVERFLOWING,
+        wanted_ppm=share_ppm,
+        reason=reason,
+        message=message,
+        streak_from_s=None,
+        buffer_s=max(last.buffer_s, policy.buffer_s),
+        probing=False,
+    )
+
+
+def _consider_return(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
+    """Overflowing: could local carry everything, and for long enough? Else keep the share that the strategy asks for."""
+    blind = policy.scope is Scope.LOCAL and last.share_ppm >= PPM
+    if _carried(policy, last.share_ppm, ratio) >= 1:
+        kept = replace(last, streak_from_s=None, reason=Reason.THRESHOLD_REACHED, message=_FULL)
+        return _adjust(policy, kept, ratio, at_s)
+    from_s = at_s if last.streak_from_s is None else last.streak_from_s
+    if at_s - from_s < last.buffer_s:
+        message = f"Local could carry all requests; returning once that has lasted {last.buffer_s:g} s."
+        kept = replace(last, streak_from_s=from_s, reason=Reason.BUFFERING, message=message)
+        return _adjust(policy, kept, ratio, at_s)
+    if blind:
+        probe = replace(last, probing=True, streak_from_s=None, stepped_at_s=at_s, wanted_ppm=PPM - PROBE_PPM)
+        return replace(
+            probe, reason=Reason.PROBING, message="Bringing a part of the requests back to see what local can carry."
+        )
+    message = f"Local could carry all requests for {last.buffer_s:g} s."
+    back = replace(last, state=State.STANDBY, wanted_ppm=0, reason=Reason.RETURNED, message=message)
+    return replace(back, returned_at_s=at_s, streak_from_s=None, probing=False)
+
+
+def _carried(policy: Policy, share_ppm: int, ratio: float) -> float:
+    """The ratio if everything came back. With everything remote, local says nothing: its own ratio has to do."""
+    if policy.scope is Scope.TOTAL or share_ppm >= PPM:
+        return ratio
+    return ratio * PPM / (PPM - share_ppm)
+
+
+def _adjust(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
+    """The share while overflowing: the strategy's, or the probe's while local does well enough under it."""
+    if policy.strategy is Strategy.FIXED:
+        if not (last.probing and policy.ceiling_ppm == PPM):
+            return replace(last, wanted_ppm=policy.ceiling_ppm, probing=False)
+        if ratio < 1:
+            return last
+        buffer_s = min(2 * last.buffer_s, BUFFER_GROWTH_MAX * policy.buffer_s)
+        return replace(last, wanted_ppm=PPM, probing=False, buffer_s=buffer_s)
+    if last.stepped_at_s is not None and at_s - last.stepped_at_s < policy.interval_s:
+        return replace(last, wanted_ppm=min(last.wanted_ppm, policy.ceiling_ppm))
+    share_ppm = _proportional_ppm(policy, last.wanted_ppm, last.share_ppm, ratio)
+    stepped_at_s = last.stepped_at_s if share_ppm == last.wanted_ppm else at_s
+    return replace(last, wanted_ppm=share_ppm, stepped_at_s=stepped_at_s, probing=False)
+
+
+def _proportional_ppm(policy: Policy, wanted_ppm: int, in_force_ppm: int, ratio: float) -> int:
+    """One step from `wanted_ppm` towards the smallest share at which the metric would be at its target."""
+    local = max(PPM - in_force_ppm, PROBE_PPM) / PPM
+    pressure = ratio * local if policy.scope is Scope.TOTAL else ratio
+    share_ppm = wanted_ppm
+    if abs(pressure - 1) > TOLERANCE:
+        local_ppm = min(PPM * local / pressure, PPM) if pressure > 0 else PPM
+        step_ppm = PPM - local_ppm - wanted_ppm
+        step_ppm = max(-policy.max_step_ppm, min(policy.max_step_ppm, step_ppm))
+        share_ppm = round((wanted_ppm + step_ppm) / SHARE_GRAIN_PPM) * SHARE_GRAIN_PPM
+    return max(0, min(share_ppm, policy.ceiling_ppm))
