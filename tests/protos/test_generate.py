@@ -13,7 +13,9 @@ A = "envoy/a.proto"
 B = "envoy/b.proto"
 
 
-def descriptor(name: str, *dependencies: str, json_name: str | None = None, field: str = "some_field") -> FileDescriptorProto:
+def descriptor(
+    name: str, *dependencies: str, json_name: str | None = None, field: str = "some_field"
+) -> FileDescriptorProto:
     file = FileDescriptorProto(name=name, package="envoy", dependency=dependencies, syntax="proto3")
     file.message_type.add(name="Message").field.add(
         name=field, number=1, type=FieldDescriptorProto.TYPE_STRING, json_name=json_name
@@ -25,7 +27,10 @@ def executable(*files: FileDescriptorProto, padding: bytes = bytes(16)) -> bytes
     return b"\x7fELF" + padding + b"".join(file.SerializeToString() + padding for file in files)
 
 
-@given(padding=st.sampled_from([b"", b"\0", b"\0" * 32, b"\xff" * 8, b"\n", b"text"]), names=st.sets(st.from_regex(r"\A[a-z]{2,140}\Z"), min_size=1))
+@given(
+    padding=st.sampled_from([b"", b"\0", b"\0" * 32, b"\xff" * 8, b"\n", b"text"]),
+    names=st.sets(st.from_regex(r"\A[a-z]{2,140}\Z"), min_size=1),
+)
 def test_descriptors_are_found_whatever_lies_between_them(padding: bytes, names: set[str]) -> None:
     files = {f"{name}.proto": descriptor(f"{name}.proto") for name in names}
 

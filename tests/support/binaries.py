@@ -22,7 +22,7 @@ def old_envoy_path() -> Path:
 
 
 def prometheus_path() -> Path:
-    """$SPILLWAY_PROMETHEUS, else the PATH's, else what `make test-tools` unpacked. Skips or fails like `old_envoy_path`."""
+    """$SPILLWAY_PROMETHEUS, else from PATH, else what `make test-tools` unpacked; without any as `old_envoy_path`."""
     if named := os.environ.get("SPILLWAY_PROMETHEUS"):
         return Path(named)
     if found := shutil.which("prometheus"):
