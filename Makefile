@@ -59,7 +59,7 @@ lint: .venv/.stamp ## everything but the tests
 
 check: lint test ## what CI asks of the source
 
-wheel-check: .venv/.stamp ## the wheel, built, installed elsewhere and tried
+wheel-check: ## the wheel, built, installed elsewhere and tried
 	@PYTHON=$(PYTHON) .ci/wheel-check
 
 protos: .venv/.stamp ## regenerate protos/ from the pinned Envoy
