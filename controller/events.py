@@ -144,9 +144,9 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """What must survive a restart has changed. `states`: per model key, plain JSON values."""
+    """What must survive a restart has changed. `states`: per changed model key, plain JSON values, None where the model is gone."""
 
-    states: Mapping[str, Mapping[str, object]]
+    states: Mapping[str, Mapping[str, object] | None]
 
 
 Effect = Publish | Watch | Unwatch | KeepToken | DropToken | Announce | Save

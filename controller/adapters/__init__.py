@@ -1,0 +1,1 @@
+"""Shell: one module per outside system. An adapter turns what happens outside into events and carries out effects; it decides nothing."""

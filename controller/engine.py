@@ -1,0 +1,399 @@
+"""Pure: everything that happens comes in as an event, everything that must be done goes out as an effect. The only owner of changing state.
+
+One path: an event marks the models it touches; then each of them is *resolved* (what do its manifests, endpoints and credentials come to?)
+if an object changed, and *decided* (how much leaves?). A route is published only if it differs from the last one. A model that is wrong or
+incomplete keeps its last good route; nothing one model does holds up another.
+
+`handle` takes the time and never reads a clock; `wake_at` says when time alone would change something, and `advance` is then called. Times are
+seconds since the epoch. One caller, so no locks.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from controller import events, offload
+from controller.api import ModelDeployment, RemoteBackend
+from controller.claims import Claims
+from controller.credentials import Need, Vault, need_of, secret_value
+from controller.events import Effect, Event, Kind
+from controller.inventory import Inventory, Reference
+from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
+from controller.objects import Resolved, ready_endpoints
+from controller.record import Gauge, Record, Target, new_record, to_save
+from controller.routing import RemoteState, hosts_of, policy_of, remote_of, route
+from xds import events as gateway_events
+from xds import ir
+
+GATEWAY_GRACE_S = 60.0
+"""A gateway that went away still holds its part of each limit for this long: it may only have lost its stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the engine takes from the settings. `workspace` None: a model's namespace stands for it."""
+
+    source: Source
+    default_remote: RemoteBackend | None = None
+    workspace: str | None = None
+
+
+class Engine:
+    """All models, and what is known of the world around them.
+
+    `saved`: per model key what `Save` effects said before a restart. A model that was saved keeps its place before those that were not.
+    """
+
+    def __init__(self, config: Config, saved: Mapping[str, Mapping[str, object]]) -> None:
+        self.records: dict[str, Record] = {}
+        self.refused: dict[tuple[Kind, str], events.Refused] = {}
+        self.vault = Vault(_saved_credentials(saved))
+        self.gateways: dict[str, float | None] = {}
+        """Each known gateway, and when its last stream ended (None: it is connected)."""
+        self._config = config
+        self._saved = dict(saved)
+        self._inventory = Inventory()
+        self._identities: Claims[tuple[str, str]] = Claims()
+        self._hosts: Claims[str] = Claims()
+        self._watchers: dict[Query, set[str]] = {}
+        self._watched: dict[Query, tuple[ir.Endpoint, ...]] = {}
+        self._unresolved: set[str] = set()
+        self._undecided: set[str] = set()
+        self._routes: dict[str, ir.Route | None] = {}
+        self._secrets: dict[str, ir.Secret | None] = {}
+        self._effects: list[Effect] = []
+        self._timers: list[tuple[float, str]] = []
+
+    def handle(self, event: Event, now: float) -> tuple[Effect, ...]:
+        """Takes one event and returns what must be done about it, in order."""
+        return self.handle_all((event,), now)
+
+    def handle_all(self, batch: Iterable[Event], now: float) -> tuple[Effect, ...]:
+        """Takes events that happened together: one publication for all of them."""
+        for event in batch:
+            self._take(event, now)
+        return self._settle(now)
+
+    def advance(self, now: float) -> tuple[Effect, ...]:
+        """Does what is due by now."""
+        while self._timers and self._timers[0][0] <= now:
+            _, key = heapq.heappop(self._timers)
+            if record := self.records.get(key):
+                record.timer_at_s = None
+                self._undecided.add(key)
+        for gateway, gone_at_s in list(self.gateways.items()):
+            if gone_at_s is not None and now >= gone_at_s + GATEWAY_GRACE_S:
+                del self.gateways[gateway]
+                self._unresolved |= self._limited()
+        return self._settle(now)
+
+    def wake_at(self) -> float | None:
+        """When to call `advance`, None while time changes nothing."""
+        gone = [at + GATEWAY_GRACE_S for at in self.gateways.values() if at is not None]
+        return min([*gone, *(at for at, _ in self._timers[:1])], default=None)
+
+    # What an event touches
+
+    def _take(self, event: Event, now: float) -> None:
+        match event:
+            case events.Applied(object=ModelDeployment() as spec):
+                self._apply_model(spec, now)
+            case events.Applied(object=thing):
+                self.refused.pop((Kind(type(thing).__name__), thing.key), None)
+                self._unresolved |= self._inventory.apply(thing)
+            case events.Removed(kind=kind, key=key):
+                self.refused.pop((kind, key), None)
+                if kind is Kind.MODEL_DEPLOYMENT:
+                    self._remove_model(key)
+                else:
+                    self._unresolved |= self._inventory.remove(kind, key)
+            case events.Refused(kind=kind, key=key):
+                if self.refused.get((kind, key)) != event:
+                    self.refused[kind, key] = event
+                    self._announce(key, "Invalid", "; ".join(str(p) for p in event.problems), warning=True)
+            case events.Observed(query=query, reading=reading):
+                for key in self._watchers.get(query, ()):
+                    record = self.records[key]
+                    for gauge in record.gauges:
+                        if gauge.query == query:
+                            gauge.read(reading, record.replicas, now)
+                    self._undecided.add(key)
+            case events.TokenIssued(name=name, token=token, expires_at_s=expires_at_s):
+                if secret := self.vault.issued(name, token, expires_at_s):
+                    self._secrets[name] = secret
+                    self._undecided |= self.vault.users(name)
+            case events.TokenFailed(name=name, reason=reason):
+                if self.vault.failed(name, reason):
+                    for key in sorted(self.vault.users(name)):
+                        self._announce(key, "TokenUnavailable", f"No token for {name}: {reason}.", warning=True)
+                    self._undecided |= self.vault.users(name)
+            case _:
+                self._take_gateway_event(event, now)
+
+    def _take_gateway_event(self, event: gateway_events.GatewayEvent, now: float) -> None:
+        match event:
+            case gateway_events.GatewayConnected(gateway=gateway):
+                known = gateway in self.gateways
+                self.gateways[gateway] = None
+                if not known:
+                    self._unresolved |= self._limited()
+            case gateway_events.GatewayDisconnected(gateway=gateway):
+                self.gateways[gateway] = now
+                for record in self.records.values():
+                    record.programmed.discard(gateway)
+            case gateway_events.Programmed(gateway=gateway, routes=routes):
+                for record in self._records(routes):
+                    record.programmed.add(gateway)
+                    record.rejection = ""
+            case gateway_events.SecretsDelivered(secrets=secrets):
+                for name in secrets:
+                    if self.vault.delivered(name):
+                        self._undecided |= self.vault.users(name)
+            case gateway_events.Rejected(gateway=gateway, routes=routes, message=message):
+                for record in self._records(routes):
+                    record.rejection = f"{gateway}: {message}"
+                    record.programmed.discard(gateway)
+                    self._announce(record.key, "ProxyRejected", record.rejection, warning=True)
+            case gateway_events.GatewayRefused():
+                pass
+
+    def _records(self, keys: Iterable[str]) -> list[Record]:
+        return [self.records[key] for key in sorted(keys) if key in self.records]
+
+    def _limited(self) -> set[str]:
+        return {key for key, record in self.records.items() if record.spec.spec.offloading_config.local_limit}
+
+    def _apply_model(self, spec: ModelDeployment, now: float) -> None:
+        self.refused.pop((Kind.MODEL_DEPLOYMENT, spec.key), None)
+        record = self.records.get(spec.key)
+        if record is None:
+            record = self.records[spec.key] = new_record(spec, self._saved.pop(spec.key, None), now)
+        record.spec, record.policy = spec, policy_of(spec)
+        self._unresolved |= self._identities.claim(spec.key, [(spec.spec.environment, spec.spec.model)])
+        self._unresolved.add(spec.key)
+
+    def _remove_model(self, key: str) -> None:
+        record = self.records.pop(key, None)
+        if record is None:
+            return
+        self._unresolved |= self._identities.claim(key, ())
+        self._withdraw(record)
+        self._effects.append(events.Save({key: None}))
+
+    def _withdraw(self, record: Record) -> None:
+        """Takes a model out of everything it takes part in."""
+        key = record.key
+        self._unresolved |= self._hosts.claim(key, ())
+        self._use(key, ())
+        self._watch(record, ())
+        self._inventory.follow(key, ())
+        if record.route is not None:
+            record.route = None
+            self._routes[key] = None
+
+    # Settling
+
+    def _settle(self, now: float) -> tuple[Effect, ...]:
+        while self._unresolved:
+            pending, self._unresolved = self._unresolved, set()
+            for record in self._records(pending):
+                self._resolve(record, now)
+            self._undecided |= pending
+        pending, self._undecided = self._undecided, set()
+        for record in self._records(pending):
+            self._decide(record, now)
+        if self._routes or self._secrets:
+            self._effects.append(events.Publish(ir.Update(self._routes, self._secrets)))
+            self._routes, self._secrets = {}, {}
+        effects, self._effects = tuple(self._effects), []
+        return effects
+
+    def _resolve(self, record: Record, now: float) -> None:
+        """What the manifests of a model come to: hosts, endpoints, remotes, metrics."""
+        spec = record.spec
+        identity = (spec.spec.environment, spec.spec.model)
+        holder = self._identities.holder(identity)
+        if holder != spec.key:
+            conflict = f"{holder} already serves model {identity[1]!r} in environment {identity[0]!r}"
+            if record.conflict != conflict:
+                self._announce(spec.key, "Conflict", conflict + ".", warning=True)
+            record.conflict = conflict
+            self._withdraw(record)
+            return
+        record.conflict = ""
+        follows: set[Reference] = set()
+        self._resolve_local(record, follows)
+        self._unresolved |= self._hosts.claim(spec.key, hosts_of(spec)) - {spec.key}
+        record.hosts = tuple(sorted(self._hosts.held(spec.key)))
+        self._resolve_remotes(record, follows)
+        self._resolve_metrics(record, follows, now)
+        self._inventory.follow(spec.key, follows)
+
+    def _resolve_local(self, record: Record, follows: set[Reference]) -> None:
+        """The ready endpoints, and this gateway's part of their limit. What cannot be resolved leaves what was known."""
+        ref = record.spec.spec.service_ref
+        record.unresolved = ""
+        resolved: Resolved | str | None = "spec.serviceRef is missing, so no local endpoint is known"
+        if ref is not None:
+            key = f"{ref.namespace or record.spec.metadata.namespace}/{ref.name}"
+            resolved = self._endpoints(key, ref.target_port, follows)
+        if isinstance(resolved, Resolved):
+            record.replicas = resolved.replicas
+            record.local = ir.Local(resolved.endpoints, resolved.protocol)
+        else:
+            record.unresolved = resolved or ""
+        limit = self._limit(record)
+        if record.initial_limit is None:
+            record.initial_limit = limit
+        record.local = replace(record.local or ir.Local(), initial_limit=record.initial_limit, limit=limit)
+
+    def _endpoints(self, service_key: str, port: int | None, follows: set[Reference]) -> Resolved | str | None:
+        follows.add((Kind.SERVICE, service_key))
+        service = self._inventory.services.get(service_key)
+        if service is None:
+            return f"Service {service_key} does not exist"
+        return ready_endpoints(service, self._inventory.slices(service_key), port)
+
+    def _limit(self, record: Record) -> int:
+        configured = record.spec.spec.offloading_config.local_limit
+        if configured is None:
+            return ir.UNLIMITED
+        if not record.replicas:
+            return record.local.limit if record.local else configured.max_concurrent_requests_per_replica
+        return max(1, configured.max_concurrent_requests_per_replica * record.replicas // max(1, len(self.gateways)))
+
+    def _resolve_remotes(self, record: Record, follows: set[Reference]) -> None:
+        spec = record.spec
+        configured = spec.spec.offloading_config.remotes
+        default = self._config.default_remote
+        remotes = configured or ((default,) if default else ())
+        targets: list[Target] = []
+        needs: list[Need] = []
+        for remote in remotes:
+            owner = f"{spec.key}/{remote.name}" if configured else "config"
+            need = need_of(remote, spec, owner, self._inventory.secrets)
+            ca_pem, missing = self._certificate_authority(remote, spec, follows)
+            if need is not None:
+                needs.append(need)
+                missing = missing or need.missing
+                follows |= _secret_references(remote, spec)
+            workspace = self._config.workspace or spec.metadata.namespace
+            target = remote_of(remote, spec, workspace, need.credential if need else None, ca_pem)
+            state = RemoteState(remote, target, ready=not missing, reason=missing)
+            targets.append(Target(state, need.credential.secret if need else None))
+        record.targets = tuple(targets)
+        self._use(spec.key, needs)
+
+    def _certificate_authority(
+        self, remote: RemoteBackend, spec: ModelDeployment, follows: set[Reference]
+    ) -> tuple[str | None, str]:
+        if remote.tls is None or remote.tls.ca_ref is None:
+            return None, ""
+        ref, namespace = remote.tls.ca_ref, spec.metadata.namespace
+        follows.add((Kind.SECRET, f"{ref.namespace or namespace}/{ref.name}"))
+        return secret_value(ref, namespace, self._inventory.secrets)
+
+    def _use(self, key: str, needs: Iterable[Need]) -> None:
+        effects, secrets = self.vault.use(key, needs)
+        self._effects += effects
+        self._secrets |= secrets
+
+    def _resolve_metrics(self, record: Record, follows: set[Reference], now: float) -> None:
+        before = {gauge.spec: gauge for gauge in record.gauges}
+        gauges: list[Gauge] = []
+        for spec in record.spec.spec.offloading_config.metrics:
+            query = query_for(spec, record.spec, self._config.source)
+            if isinstance(query, Unknown):
+                gauges.append(Gauge(spec, None, query))
+                continue
+            if isinstance(query, ScrapeQuery):
+                follows.add((Kind.SERVICE, query.service))
+            known = before.get(spec)
+            waiting = Unknown("Waiting", "no answer has come yet")
+            gauges.append(known if known and known.query == query else Gauge(spec, query, waiting))
+        if gauges and not record.gauges:
+            record.watching_since_s = now
+        record.gauges = tuple(gauges)
+        self._watch(record, [gauge.query for gauge in gauges if gauge.query is not None])
+
+    def _watch(self, record: Record, queries: Iterable[Query]) -> None:
+        wanted = frozenset(queries)
+        for query in record.queries - wanted:
+            self._watchers[query].discard(record.key)
+            if not self._watchers[query]:
+                del self._watchers[query], self._watched[query]
+                self._effects.append(events.Unwatch(query))
+        for query in wanted:
+            self._watchers.setdefault(query, set()).add(record.key)
+            targets: tuple[ir.Endpoint, ...] = ()
+            if isinstance(query, ScrapeQuery):
+                resolved = self._endpoints(query.service, query.port, set())
+                targets = resolved.endpoints if isinstance(resolved, Resolved) else ()
+            if self._watched.get(query) != targets:
+                self._watched[query] = targets
+                self._effects.append(events.Watch(query, targets))
+        record.queries = wanted
+
+    # Deciding
+
+    def _decide(self, record: Record, now: float) -> None:
+        if record.conflict or record.local is None:
+            return
+        record.remotes = tuple(self._remote_state(target, now) for target in record.targets)
+        last, seen = record.decision, record.observe(now)
+        record.decision = offload.step(record.policy, last, seen, now)
+        wanted = route(record.spec, record.decision, record.hosts, record.local, record.remotes)
+        if wanted != record.route:
+            record.route = self._routes[record.key] = wanted
+            record.programmed.clear()
+        if record.decision.state is not last.state or record.decision.restraint != last.restraint:
+            restrained = bool(record.decision.restraint)
+            self._announce(record.key, record.decision.reason, record.decision.sentence, warning=restrained)
+        credentials = [target.credential for target in record.targets if target.credential]
+        self._save(record, credentials)
+        deadlines = [offload.stale_at_s(record.policy, seen)] if record.policy.watched else []
+        deadlines += [at for name in credentials if (at := self.vault.expires_at_s(name)) is not None]
+        self._arm(record, min((at for at in deadlines if at > now), default=None))
+
+    def _remote_state(self, target: Target, now: float) -> RemoteState:
+        if not target.remote.ready or target.credential is None:
+            return target.remote
+        obstacle = self.vault.obstacle(target.credential, now)
+        return replace(target.remote, ready=not obstacle, reason=obstacle) if obstacle else target.remote
+
+    def _save(self, record: Record, credentials: Iterable[str]) -> None:
+        held = {name: self.vault.expires_at_s(name) for name in credentials if self.vault.is_delivered(name)}
+        saved = to_save(record, held)
+        if saved != record.saved:
+            record.saved = saved
+            self._effects.append(events.Save({record.key: saved}))
+
+    def _arm(self, record: Record, at_s: float | None) -> None:
+        if at_s is not None and (record.timer_at_s is None or at_s < record.timer_at_s):
+            record.timer_at_s = at_s
+            heapq.heappush(self._timers, (at_s, record.key))
+
+    def _announce(self, key: str, reason: str, message: str, *, warning: bool = False) -> None:
+        self._effects.append(events.Announce(key, reason, message, warning))
+
+
+def _secret_references(remote: RemoteBackend, spec: ModelDeployment) -> set[Reference]:
+    auth = remote.auth_config
+    refs = []
+    if auth and auth.api_key_config:
+        refs.append(auth.api_key_config.secret_ref)
+    if auth and auth.oauth_config and auth.oauth_config.client_secret_ref:
+        refs.append(auth.oauth_config.client_secret_ref)
+    return {(Kind.SECRET, f"{ref.namespace or spec.metadata.namespace}/{ref.name}") for ref in refs}
+
+
+def _saved_credentials(saved: Mapping[str, Mapping[str, object]]) -> dict[str, float | None]:
+    """Credential name -> expiry, of all that some gateway held."""
+    held: dict[str, float | None] = {}
+    for state in saved.values():
+        credentials = state.get("credentials")
+        if isinstance(credentials, Mapping):
+            held |= {str(name): float(at) if isinstance(at, int | float) else None for name, at in credentials.items()}
+    return held

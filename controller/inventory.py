@@ -1,0 +1,82 @@
+"""Pure: the objects that models refer to (Services, EndpointSlices, Secrets), and which models to look at again when one changes.
+
+What a model looked up, found or not, is what it depends on. Endpoints that were known stay known when their object vanishes from view:
+not seeing is not the same as seeing none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controller.events import Kind, Object
+from controller.objects import EndpointSlice, Secret, Service
+
+Reference = tuple[Kind, str]
+"""A kind and a key '<namespace>/<name>'. Slices are referred to by their Service."""
+
+
+class Inventory:
+    """The newest version of each object, and the references that each model follows. Owned by the engine."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Service] = {}
+        self.secrets: dict[str, Secret] = {}
+        self._slices: dict[str, EndpointSlice] = {}
+        self._slices_of: dict[str, set[str]] = {}
+        self._followers: dict[Reference, set[str]] = {}
+        self._follows: dict[str, frozenset[Reference]] = {}
+
+    def apply(self, thing: Object) -> frozenset[str]:
+        """Stores an object. Returns the models that follow it."""
+        match thing:
+            case Service():
+                self.services[thing.key] = thing
+                return self.followers((Kind.SERVICE, thing.key))
+            case Secret():
+                self.secrets[thing.key] = thing
+                return self.followers((Kind.SECRET, thing.key))
+            case EndpointSlice():
+                before = self.remove(Kind.ENDPOINT_SLICE, thing.key)
+                self._slices[thing.key] = thing
+                self._slices_of.setdefault(thing.service_key, set()).add(thing.key)
+                return before | self.followers((Kind.SERVICE, thing.service_key))
+        return frozenset()
+
+    def remove(self, kind: Kind, key: str) -> frozenset[str]:
+        """Forgets an object. Returns the models that followed it."""
+        if kind is Kind.ENDPOINT_SLICE:
+            gone = self._slices.pop(key, None)
+            if gone is None:
+                return frozenset()
+            of_service = self._slices_of[gone.service_key]
+            of_service.discard(key)
+            if not of_service:
+                del self._slices_of[gone.service_key]
+            return self.followers((Kind.SERVICE, gone.service_key))
+        if kind is Kind.SERVICE:
+            self.services.pop(key, None)
+        elif kind is Kind.SECRET:
+            self.secrets.pop(key, None)
+        return self.followers((kind, key))
+
+    def slices(self, service_key: str) -> tuple[EndpointSlice, ...]:
+        """The slices of a Service, by name, so that the answer does not depend on the order of events."""
+        return tuple(self._slices[key] for key in sorted(self._slices_of.get(service_key, ())))
+
+    def follow(self, model: str, references: Iterable[Reference]) -> None:
+        """Sets what a model depends on, all of it."""
+        new = frozenset(references)
+        old = self._follows.get(model, frozenset())
+        for reference in old - new:
+            self._followers[reference].discard(model)
+            if not self._followers[reference]:
+                del self._followers[reference]
+        for reference in new - old:
+            self._followers.setdefault(reference, set()).add(model)
+        if new:
+            self._follows[model] = new
+        else:
+            self._follows.pop(model, None)
+
+    def followers(self, reference: Reference) -> frozenset[str]:
+        return frozenset(self._followers.get(reference, ()))

@@ -1,0 +1,179 @@
+"""Pure: what people are told about a model: Kubernetes-style conditions, and one JSON object per model.
+
+Conditions say in words what the numbers cannot; `status` is "True", "False" or "Unknown". No secret can appear: credentials are shown by
+name, readiness and expiry only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+
+from controller import offload
+from controller.credentials import Vault
+from controller.events import Refused
+from controller.metrics import Unknown
+from controller.record import Gauge, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    type: str
+    status: str
+    reason: str
+    message: str
+    observedGeneration: int | None = None  # noqa: N815 - Kubernetes' spelling
+
+
+def model_status(
+    record: Record, refused: Refused | None, vault: Vault, gateways: Iterable[str], now: float
+) -> dict[str, object]:
+    """One model as JSON values. `gateways`: the connected ones. Shares in parts per million, times in seconds since the epoch."""
+    decision, local = record.decision, record.local
+    limited = record.spec.spec.offloading_config.local_limit is not None
+    return {
+        "key": record.key,
+        "model": record.spec.spec.model,
+        "environment": record.spec.spec.environment,
+        "enabled": record.spec.spec.enabled,
+        "mode": str(record.policy.mode),
+        "hosts": list(record.hosts),
+        "state": str(decision.state),
+        "share_ppm": decision.share_ppm,
+        "wanted_ppm": decision.wanted_ppm,
+        "reason": str(decision.reason),
+        "message": decision.sentence,
+        "since_s": decision.since_s,
+        "buffer_s": decision.buffer_s or record.policy.buffer_s,
+        "metrics": [_metric(gauge, now) for gauge in record.gauges],
+        "local": {
+            "ready_replicas": record.replicas,
+            "endpoints": [f"{e.address}:{e.port}" for e in local.endpoints] if local else [],
+            "limit_per_gateway": local.limit if local and limited else None,
+        },
+        "remotes": [
+            {
+                "name": remote.spec.name,
+                "host": remote.spec.host,
+                "ready": remote.ready,
+                "reason": remote.reason,
+                "token_expires_at_s": vault.expires_at_s(target.credential) if target.credential else None,
+            }
+            for remote, target in zip(record.remotes, record.targets, strict=False)
+        ],
+        "conditions": [asdict(condition) for condition in conditions(record, refused, gateways, now)],
+    }
+
+
+def refused_status(refused: Refused) -> dict[str, object]:
+    """An object that was never usable: it has problems and nothing else."""
+    condition = Condition("Accepted", "False", "Invalid", _problems(refused))
+    return {"key": refused.key, "state": None, "share_ppm": 0, "conditions": [asdict(condition)]}
+
+
+def conditions(record: Record, refused: Refused | None, gateways: Iterable[str], now: float) -> list[Condition]:
+    """All conditions of a model, always the same types in the same order."""
+    found = {
+        "Accepted": _accepted(record, refused),
+        "ResolvedRefs": _resolved(record),
+        "Programmed": _programmed(record, frozenset(gateways)),
+        "MetricsAvailable": _metrics(record, now),
+        "RemoteReady": _remotes(record),
+        "Overflowing": _overflowing(record.decision),
+    }
+    generation = record.spec.metadata.generation
+    return [Condition(type_, *rest, generation) for type_, rest in found.items()]
+
+
+def _accepted(record: Record, refused: Refused | None) -> tuple[str, str, str]:
+    if refused is not None:
+        return "False", "Invalid", _problems(refused) + " (the last good version stays in force)"
+    if record.conflict:
+        return "False", "Conflict", record.conflict
+    return "True", "Accepted", "The manifest is valid."
+
+
+def _resolved(record: Record) -> tuple[str, str, str]:
+    missing = [f"remote {t.remote.spec.name}: {t.remote.reason}" for t in record.targets if not t.remote.ready]
+    if record.unresolved:
+        missing.insert(0, record.unresolved)
+    if missing:
+        return "False", "RefNotFound", "; ".join(missing)
+    if record.replicas is None:
+        return "Unknown", "EndpointsUnknown", "The Service's endpoints are not known yet."
+    return "True", "Resolved", "Everything that the manifest refers to exists."
+
+
+def _programmed(record: Record, gateways: frozenset[str]) -> tuple[str, str, str]:
+    if record.rejection:
+        return "False", "ProxyRejected", record.rejection
+    if not gateways:
+        return "Unknown", "NoGateway", "No gateway is connected; one that ran before keeps its last configuration."
+    waiting = gateways - record.programmed
+    if waiting:
+        return "False", "Pending", f"Waiting for {', '.join(sorted(waiting))}."
+    return "True", "Programmed", "Every connected gateway has accepted the newest configuration."
+
+
+def _metrics(record: Record, now: float) -> tuple[str, str, str]:
+    if not record.gauges:
+        return "True", "NoMetrics", "No metric is configured."
+    silent = [f"{name_of(g)}: {g.reading.message}" for g in record.gauges if isinstance(g.reading, Unknown)]
+    if any(g.ratio is not None and now < g.at_s + record.policy.stale_s for g in record.gauges):
+        return (
+            "True",
+            "Available",
+            "; ".join(["At least one metric is known.", *silent]) if silent else "Every metric is known.",
+        )
+    first = next((g.reading for g in record.gauges if isinstance(g.reading, Unknown)), None)
+    return "False", first.reason if first else "Stale", "; ".join(silent) or "No sample has come for too long."
+
+
+def _remotes(record: Record) -> tuple[str, str, str]:
+    if not record.remotes:
+        return "False", "NoRemote", "No remote is configured and there is no default one."
+    obstacles = [f"{r.spec.name}: {r.reason}" for r in record.remotes if not r.ready]
+    if len(obstacles) == len(record.remotes):
+        return "False", "NotReady", "; ".join(obstacles)
+    return (
+        "True",
+        "Ready",
+        "; ".join(["Not all remotes are ready.", *obstacles]) if obstacles else "Every remote is ready.",
+    )
+
+
+def _overflowing(decision: offload.Decision) -> tuple[str, str, str]:
+    away = decision.state is not offload.State.STANDBY
+    return str(away), str(decision.reason), decision.sentence
+
+
+def _metric(gauge: Gauge, now: float) -> dict[str, object]:
+    shown: dict[str, object] = {
+        "name": name_of(gauge),
+        "type": gauge.spec.type,
+        "value": gauge.value,
+        "target": gauge.target,
+        "ratio": gauge.ratio,
+        "age_s": now - gauge.at_s if gauge.ratio is not None else None,
+    }
+    if isinstance(gauge.reading, Unknown):
+        shown |= {"unknown": {"reason": gauge.reading.reason, "message": gauge.reading.message}}
+    return shown
+
+
+def name_of(gauge: Gauge) -> str:
+    return gauge.spec.name
+
+
+def _problems(refused: Refused) -> str:
+    return "; ".join(f"{problem.field}: {problem.reason}" for problem in refused.problems)
+
+
+def report(
+    records: Mapping[str, Record], refused: Iterable[Refused], vault: Vault, gateways: Iterable[str], now: float
+) -> list[dict[str, object]]:
+    """All models by key, the ones that were never usable included."""
+    connected = list(gateways)
+    of_models = {r.key: r for r in refused if r.kind == "ModelDeployment"}
+    shown = [model_status(r, of_models.pop(key, None), vault, connected, now) for key, r in sorted(records.items())]
+    return shown + [refused_status(of_models[key]) for key in sorted(of_models)]
