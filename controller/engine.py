@@ -1,11 +1,13 @@
-"""Pure: everything that happens comes in as an event, everything that must be done goes out as an effect. The only owner of changing state.
+"""Pure: everything that happens comes in as an event, everything that must be done goes out as an effect. The only
+owner of changing state.
 
-One path: an event marks the models it touches; then each of them is *resolved* (what do its manifests, endpoints and credentials come to?)
-if an object changed, and *decided* (how much leaves?). A route is published only if it differs from the last one. A model that is wrong or
-incomplete keeps its last good route; nothing one model does holds up another.
+One path: an event marks the models it touches; then each of them is *resolved* (what do its manifests, endpoints and
+credentials come to?) if an object changed, and *decided* (how much leaves?). A route is published only if it differs
+from the last one. A model that is wrong or incomplete keeps its last good route; nothing one model does holds up
+another.
 
-`handle` takes the time and never reads a clock; `wake_at` says when time alone would change something, and `advance` is then called. Times are
-seconds since the epoch. One caller, so no locks.
+`handle` takes the time and never reads a clock; `wake_at` says when time alone would change something, and `advance` is
+then called. Times are seconds since the epoch. One caller, so no locks.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ class Config:
 class Engine:
     """All models, and what is known of the world around them.
 
-    `saved`: per model key what `Save` effects said before a restart. A model that was saved keeps its place before those that were not.
+    `saved`: per model key what `Save` effects said before a restart. A model that was saved keeps its place before
+    those that were not.
     """
 
     def __init__(self, config: Config, saved: Mapping[str, Mapping[str, object]]) -> None:
@@ -112,7 +115,14 @@ class Engine:
             case events.Refused(kind=kind, key=key):
                 if self.refused.get((kind, key)) != event:
                     self.refused[kind, key] = event
-                    self._announce(key, "Invalid", "; ".join(str(p) for p in event.problems), warning=True)
+                    self._announce(key, "Invalid", event.sentence, warning=True)
+            case events.Observed() | events.TokenIssued() | events.TokenFailed():
+                self._take_answer(event, now)
+            case _:
+                self._take_gateway_event(event, now)
+
+    def _take_answer(self, event: events.Observed | events.TokenIssued | events.TokenFailed, now: float) -> None:
+        match event:
             case events.Observed(query=query, reading=reading):
                 for key in self._watchers.get(query, ()):
                     record = self.records[key]
@@ -129,35 +139,30 @@ class Engine:
                     for key in sorted(self.vault.users(name)):
                         self._announce(key, "TokenUnavailable", f"No token for {name}: {reason}.", warning=True)
                     self._undecided |= self.vault.users(name)
-            case _:
-                self._take_gateway_event(event, now)
 
     def _take_gateway_event(self, event: gateway_events.GatewayEvent, now: float) -> None:
         match event:
             case gateway_events.GatewayConnected(gateway=gateway):
-                known = gateway in self.gateways
-                self.gateways[gateway] = None
-                if not known:
+                if gateway not in self.gateways:
                     self._unresolved |= self._limited()
+                self.gateways[gateway] = None
             case gateway_events.GatewayDisconnected(gateway=gateway):
                 self.gateways[gateway] = now
-                for record in self.records.values():
-                    record.programmed.discard(gateway)
             case gateway_events.Programmed(gateway=gateway, routes=routes):
                 for record in self._records(routes):
                     record.programmed.add(gateway)
                     record.rejection = ""
+            case gateway_events.Rejected(gateway=gateway, routes=routes, message=message):
+                for record in self._records(routes):
+                    record.programmed.discard(gateway)
+                    record.rejection = f"{gateway}: {message}"
+                    self._announce(record.key, "ProxyRejected", record.rejection, warning=True)
             case gateway_events.SecretsDelivered(secrets=secrets):
                 for name in secrets:
                     if self.vault.delivered(name):
                         self._undecided |= self.vault.users(name)
-            case gateway_events.Rejected(gateway=gateway, routes=routes, message=message):
-                for record in self._records(routes):
-                    record.rejection = f"{gateway}: {message}"
-                    record.programmed.discard(gateway)
-                    self._announce(record.key, "ProxyRejected", record.rejection, warning=True)
             case gateway_events.GatewayRefused():
-                pass
+                pass  # it carries nothing of ours, so nothing changes for any model
 
     def _records(self, keys: Iterable[str]) -> list[Record]:
         return [self.records[key] for key in sorted(keys) if key in self.records]
@@ -232,7 +237,9 @@ class Engine:
         self._inventory.follow(spec.key, follows)
 
     def _resolve_local(self, record: Record, follows: set[Reference]) -> None:
-        """The ready endpoints, and this gateway's part of their limit. What cannot be resolved leaves what was known."""
+        """The ready endpoints, and this gateway's part of their limit. What cannot be resolved leaves what was
+        known.
+        """
         ref = record.spec.spec.service_ref
         record.unresolved = ""
         resolved: Resolved | str | None = "spec.serviceRef is missing, so no local endpoint is known"
@@ -301,7 +308,6 @@ class Engine:
         self._secrets |= secrets
 
     def _resolve_metrics(self, record: Record, follows: set[Reference], now: float) -> None:
-        before = {gauge.spec: gauge for gauge in record.gauges}
         gauges: list[Gauge] = []
         for spec in record.spec.spec.offloading_config.metrics:
             query = query_for(spec, record.spec, self._config.source)
@@ -310,9 +316,8 @@ class Engine:
                 continue
             if isinstance(query, ScrapeQuery):
                 follows.add((Kind.SERVICE, query.service))
-            known = before.get(spec)
-            waiting = Unknown("Waiting", "no answer has come yet")
-            gauges.append(known if known and known.query == query else Gauge(spec, query, waiting))
+            known = next((gauge for gauge in record.gauges if gauge.spec == spec and gauge.query == query), None)
+            gauges.append(known or Gauge(spec, query, Unknown("Waiting", "no answer has come yet")))
         if gauges and not record.gauges:
             record.watching_since_s = now
         record.gauges = tuple(gauges)

@@ -1,6 +1,7 @@
 """Pure: the engine's vocabulary. Events come in from adapters, effects go out to them; both are frozen values.
 
-An adapter turns everything that happens outside, failures included, into an event, and carries out effects without deciding anything.
+An adapter turns everything that happens outside, failures included, into an event, and carries out effects without
+deciding anything.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """An object was created or changed. A changed object replaces the one with the same kind and key ('<namespace>/<name>')."""
+    """An object was created or changed. A changed object replaces the one with the same kind and key
+    ('<namespace>/<name>').
+    """
 
     object: Object
 
@@ -50,6 +53,10 @@ class Refused:
     kind: Kind
     key: str
     problems: tuple[Problem, ...]
+
+    @property
+    def sentence(self) -> str:
+        return "; ".join(f"{problem.field}: {problem.reason}" for problem in self.problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,9 @@ class DropToken:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """A change worth telling people: a log line, an Event in Kubernetes. `reason` is CamelCase, `message` one sentence."""
+    """A change worth telling people: a log line, an Event in Kubernetes. `reason` is CamelCase, `message` one
+    sentence.
+    """
 
     model: str
     reason: str
@@ -144,7 +153,9 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """What must survive a restart has changed. `states`: per changed model key, plain JSON values, None where the model is gone."""
+    """What must survive a restart has changed. `states`: per changed model key, plain JSON values, None where the model
+    is gone.
+    """
 
     states: Mapping[str, Mapping[str, object] | None]
 

@@ -1,12 +1,14 @@
 """Pure: a model, its decision and what is known of its endpoints and remotes -> the route that Envoy gets.
 
-The share is divided over the *preferred* remotes: the ready ones of the lowest `priority` number, by `weight`. Whatever destination a
-request starts at, the others follow as its fallbacks: the ready remotes by priority and weight, local last. A mode that moves nothing
-(Off, DryRun, a disabled model) has no fallbacks either: then nothing leaves, whatever happens.
+The share is divided over the *preferred* remotes: the ready ones of the lowest `priority` number, by `weight`. Whatever
+destination a request starts at, the others follow as its fallbacks: the ready remotes by priority and weight, local
+last. A mode that moves nothing (Off, DryRun, a disabled model) has no fallbacks either: then nothing leaves, whatever
+happens.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,8 @@ from controller.api import Behavior, ModelDeployment, RemoteBackend
 from xds import ir
 
 CLUSTER_DOMAIN = "cluster.local"
+
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +36,23 @@ def policy_of(model: ModelDeployment) -> offload.Policy:
     wanted: Behavior = model.spec.offloading_config.behavior
     return offload.Policy(
         ceiling_ppm=wanted.percentage * 10_000,
-        strategy=offload.Strategy(wanted.strategy),
+        strategy=wanted.strategy,
         activation_s=wanted.activation_seconds,
         buffer_s=wanted.buffer_seconds,
         max_step_ppm=wanted.max_step_percentage * 10_000,
         interval_s=wanted.interval_seconds,
-        scope=offload.Scope(wanted.metric_scope),
+        scope=wanted.metric_scope,
         stale_s=wanted.stale_seconds,
-        on_unavailable=offload.OnUnavailable(wanted.on_metrics_unavailable),
-        mode=offload.Mode(wanted.mode) if model.spec.enabled else offload.Mode.OFF,
+        on_unavailable=wanted.on_metrics_unavailable,
+        mode=wanted.mode if model.spec.enabled else offload.Mode.OFF,
         watched=bool(model.spec.offloading_config.metrics),
     )
 
 
 def hosts_of(model: ModelDeployment) -> tuple[str, ...]:
-    """Every Host that callers may use: the Service's names, short to fully qualified, and the model's own. Lower case."""
+    """Every Host that callers may use: the Service's names, short to fully qualified, and the model's own. Lower
+    case.
+    """
     names = [model.spec.model]
     if service := model.spec.service_ref:
         full = f"{service.name}.{service.namespace or model.metadata.namespace}"
@@ -57,7 +63,9 @@ def hosts_of(model: ModelDeployment) -> tuple[str, ...]:
 def remote_of(
     spec: RemoteBackend, model: ModelDeployment, workspace: str, credential: ir.Credential | None, ca_pem: str | None
 ) -> ir.Remote:
-    """How Envoy reaches a remote on behalf of a model. Https lets ALPN choose the protocol and pins SNI and SAN to the remote's name."""
+    """How Envoy reaches a remote on behalf of a model. Https lets ALPN choose the protocol and pins SNI and SAN to the
+    remote's name.
+    """
     tls = None
     if spec.scheme == "https":
         name = (spec.tls.sni if spec.tls else None) or spec.address

@@ -1,7 +1,7 @@
 """Pure: what people are told about a model: Kubernetes-style conditions, and one JSON object per model.
 
-Conditions say in words what the numbers cannot; `status` is "True", "False" or "Unknown". No secret can appear: credentials are shown by
-name, readiness and expiry only.
+Conditions say in words what the numbers cannot; `status` is "True", "False" or "Unknown". No secret can appear:
+credentials are shown by name, readiness and expiry only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Condition:
 def model_status(
     record: Record, refused: Refused | None, vault: Vault, gateways: Iterable[str], now: float
 ) -> dict[str, object]:
-    """One model as JSON values. `gateways`: the connected ones. Shares in parts per million, times in seconds since the epoch."""
+    """One model as JSON values. `gateways`: the connected ones. Shares in parts per million, times in seconds since the
+    epoch.
+    """
     decision, local = record.decision, record.local
     limited = record.spec.spec.offloading_config.local_limit is not None
     return {
@@ -67,7 +69,7 @@ def model_status(
 
 def refused_status(refused: Refused) -> dict[str, object]:
     """An object that was never usable: it has problems and nothing else."""
-    condition = Condition("Accepted", "False", "Invalid", _problems(refused))
+    condition = Condition("Accepted", "False", "Invalid", refused.sentence)
     return {"key": refused.key, "state": None, "share_ppm": 0, "conditions": [asdict(condition)]}
 
 
@@ -87,7 +89,7 @@ def conditions(record: Record, refused: Refused | None, gateways: Iterable[str],
 
 def _accepted(record: Record, refused: Refused | None) -> tuple[str, str, str]:
     if refused is not None:
-        return "False", "Invalid", _problems(refused) + " (the last good version stays in force)"
+        return "False", "Invalid", refused.sentence + " (the last good version stays in force)"
     if record.conflict:
         return "False", "Conflict", record.conflict
     return "True", "Accepted", "The manifest is valid."
@@ -163,10 +165,6 @@ def _metric(gauge: Gauge, now: float) -> dict[str, object]:
 
 def name_of(gauge: Gauge) -> str:
     return gauge.spec.name
-
-
-def _problems(refused: Refused) -> str:
-    return "; ".join(f"{problem.field}: {problem.reason}" for problem in refused.problems)
 
 
 def report(

@@ -1,4 +1,6 @@
-"""Shell: the controller's own HTTP address: /status (JSON), /metrics (Prometheus), /healthz and /readyz. Read only, and without secrets."""
+"""Shell: the controller's own HTTP address: /status (JSON), /metrics (Prometheus), /healthz and /readyz. Read only, and
+without secrets.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,10 @@ class AdminServer:
     async def start(self, addresses: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
         """Listens on all addresses and returns them with the ports bound. Raises OSError if one is busy."""
         await self._runner.setup()
-        bound = []
         for host, port in addresses:
             site = web.TCPSite(self._runner, host, port, reuse_address=True)
             await site.start()
-        for address in self._runner.addresses:
-            bound.append((address[0], address[1]))
-        return bound
+        return [(address[0], address[1]) for address in self._runner.addresses]
 
     async def stop(self) -> None:
         await self._runner.cleanup()

@@ -1,4 +1,5 @@
-"""Shell: what must survive a restart, in one JSON file. Written by atomic replace, at most every `WRITE_EVERY_S`, and once more at the end.
+"""Shell: what must survive a restart, in one JSON file. Written by atomic replace, at most every `WRITE_EVERY_S`, and
+once more at the end.
 
 A file that cannot be read is put aside, never overwritten: starting without memory is better than not starting.
 """
@@ -43,6 +44,11 @@ class StateFile:
             return self._put_aside("it does not hold models")
         self._states = dict(states)
         return dict(states)
+
+    @property
+    def order(self) -> list[str]:
+        """The keys, in the order they were first saved."""
+        return list(self._states)
 
     def save(self, changes: Mapping[str, State | None]) -> None:
         """Takes changed states; None where a model is gone."""

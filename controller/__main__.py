@@ -1,0 +1,153 @@
+"""Shell: the command `spillway`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from controller import __version__
+from controller.adapters.envoy_process import EnvoyError
+from controller.adapters.files import ManifestError
+from controller.main import RunOptions, StartError, run
+from controller.settings import SettingsError, load
+from controller.show import show_status
+from controller.telemetry import configure_logging
+from controller.validate import render, validate
+
+LISTEN = "127.0.0.1:8080"
+XDS = "127.0.0.1:18000"
+ADMIN = "127.0.0.1:18001"
+ENVOY_ADMIN = "127.0.0.1:9901"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a subcommand. Returns the exit status: 0, 1 for a problem found, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    command = {"run": _run, "validate": _validate, "status": _status, "demo": _demo}[options.command]
+    return command(options)
+
+
+def address(text: str) -> tuple[str, int]:
+    """'host:port', '[v6]:port' or ':port' (all addresses) as (host, port)."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not host:port")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - asked for by leaving the host out
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="spillway", description="Overflow control for self-hosted models.")
+    parser.add_argument("--version", action="version", version=f"spillway {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_run(commands.add_parser("run", help="serve the models of a directory of manifests, without a cluster"))
+    check = commands.add_parser("validate", help="find every problem in a directory of manifests")
+    check.add_argument("directory", type=Path, metavar="DIR")
+    check.add_argument("--config", type=Path, help="config.yaml or config.json, for its default remote")
+    status = commands.add_parser("status", help="show what a running controller does")
+    status.add_argument("--admin", default=ADMIN, help="address of the controller (default: %(default)s)")
+    status.add_argument("--output", choices=("table", "json"), default="table")
+    demo = commands.add_parser("demo", help="an overflow, live, on this machine")
+    demo.add_argument("demo_arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("directory", type=Path, metavar="DIR", help="manifests: ModelDeployment, Service, EndpointSlice, Secret")
+    add("--config", type=Path, help="config.yaml or config.json")
+    add("--listen", type=address, default=LISTEN, metavar="HOST:PORT", help=f"where callers come in ({LISTEN})")
+    add("--xds", type=address, default=XDS, metavar="HOST:PORT", help=f"xDS for gateways ({XDS})")
+    add("--admin", type=address, default=ADMIN, metavar="HOST:PORT", help=f"status, metrics and health ({ADMIN})")
+    add("--envoy-admin", type=address, default=ENVOY_ADMIN, metavar="HOST:PORT", help=f"Envoy's own ({ENVOY_ADMIN})")
+    add("--no-envoy", action="store_true", help="serve xDS only; start the gateway yourself")
+    add("--access-log", default="/dev/stdout", metavar="FILE", help="Envoy's access log, JSON lines (standard output)")
+    add("--state-dir", type=Path, help="what survives a restart (default: below $XDG_STATE_HOME, by DIR)")
+    add("--ready-file", type=Path, help="written with the addresses, as JSON, once traffic is served")
+    add("--drain-seconds", type=float, default=10.0, help="time for requests in flight when stopping (%(default)s)")
+    add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    add("--log-format", choices=("text", "json"), default="text" if sys.stderr.isatty() else "json")
+
+
+def _run(options: argparse.Namespace) -> int:
+    configure_logging(options.log_level, options.log_format)
+    run_options = RunOptions(
+        directory=options.directory,
+        state_directory=options.state_dir or _state_directory(options.directory),
+        listen=options.listen,
+        xds=options.xds,
+        admin=options.admin,
+        envoy_admin=options.envoy_admin,
+        start_envoy=not options.no_envoy,
+        access_log=options.access_log,
+        ready_file=options.ready_file,
+        drain_s=options.drain_seconds,
+    )
+    try:
+        settings, warnings = load(options.config, os.environ, {})
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        asyncio.run(run(run_options, settings))
+    except (SettingsError, ManifestError, StartError, EnvoyError) as error:
+        return _fail(str(error))
+    return 0
+
+
+def _state_directory(directory: Path) -> Path:
+    """One for each directory of manifests, so that a restart finds its own."""
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    resolved = directory.resolve()
+    return base / "spillway" / f"{resolved.name}-{hashlib.sha256(bytes(resolved)).hexdigest()[:8]}"
+
+
+def _validate(options: argparse.Namespace) -> int:
+    try:
+        settings, warnings = load(options.config, os.environ, {})
+        problems = validate(options.directory, settings)
+    except (SettingsError, ManifestError) as error:
+        return _fail(str(error))
+    for warning in warnings:
+        print(f"warning: {warning}")
+    text, status = render(problems)
+    print(text)
+    return status
+
+
+def _status(options: argparse.Namespace) -> int:
+    try:
+        with urllib.request.urlopen(f"http://{options.admin}/status", timeout=5) as response:  # noqa: S310 - http,
+        above
+            status = json.load(response)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        return _fail(f"no controller answers at {options.admin}: {error}; its address is printed at start, see --admin")
+    if options.output == "json":
+        print(json.dumps(status, indent=2))
+    else:
+        print(show_status(status))
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    try:
+        from controller.demo.app import add_arguments, run_demo
+    except ImportError as error:
+        return _fail(f"the demo needs more packages ({error.name}): pip install 'spillway[demo]'")
+    parser = argparse.ArgumentParser(prog="spillway demo", description="An overflow, live, on this machine.")
+    add_arguments(parser)
+    return run_demo(parser.parse_args(options.demo_arguments))
+
+
+def _fail(message: str) -> int:
+    print(f"spillway: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

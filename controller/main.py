@@ -1,0 +1,326 @@
+"""Shell: the composition root of `spillway run`: every part is made here, and one task group runs them.
+
+One task calls the engine: it takes what has queued up, hands it over together, and carries out the effects. Everything
+else feeds that queue. An unexpected exception anywhere ends the process; Envoy keeps its configuration, and the next
+start goes on from the state file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from controller import events
+from controller.adapters.admin import AdminServer
+from controller.adapters.envoy_process import EnvoyOptions, EnvoyProcess
+from controller.adapters.files import ManifestDirectory
+from controller.adapters.oauth import TokenKeeper
+from controller.adapters.prometheus import PrometheusSource
+from controller.adapters.scrape import EndpointScraper
+from controller.adapters.state_file import StateFile
+from controller.engine import Config, Engine
+from controller.events import Effect, Event
+from controller.metrics import PromQuery, ScrapeQuery, Source
+from controller.settings import Settings
+from controller.status import report
+from controller.telemetry import Telemetry
+from xds import events as gateway_events
+from xds.publisher import Publisher
+from xds.server import Server
+from xds.translate import Gateway
+
+EVENTS_AT_ONCE = 1_000
+"""Events taken together, so that a flood of them cannot keep effects waiting for long."""
+
+log = logging.getLogger("spillway")
+
+
+class StartError(Exception):
+    """`spillway run` cannot start; the message says why and what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The flags of `spillway run`. Addresses are (host, port); port 0 takes a free one."""
+
+    directory: Path
+    state_directory: Path
+    listen: tuple[str, int]
+    xds: tuple[str, int]
+    admin: tuple[str, int]
+    envoy_admin: tuple[str, int]
+    start_envoy: bool = True
+    access_log: str = "/dev/stdout"
+    ready_file: Path | None = None
+    drain_s: float = 10.0
+
+
+class Runtime:
+    """Everything that runs, and what connects it."""
+
+    def __init__(self, options: RunOptions, settings: Settings) -> None:
+        self.options = options
+        self.settings = settings
+        self.queue: asyncio.Queue[Event] = asyncio.Queue()
+        emit = self.queue.put_nowait
+        self.telemetry = Telemetry()
+        self.state = StateFile(options.state_directory / "state.json")
+        config = Config(Source(settings.metric_informer.type), settings.default_remote_backend, settings.workspace)
+        self.engine = Engine(config, self.state.load())
+        self.manifests = ManifestDirectory(options.directory)
+        self.prometheus = PrometheusSource(settings.metric_informer.prometheus, emit)
+        self.scraper = EndpointScraper(settings.metric_informer.endpoints.interval_s, emit)
+        self.tokens = TokenKeeper(emit)
+        self.publisher = Publisher(_gateway(options, settings), emit)
+        self.server = Server(self.publisher, self.telemetry)
+        self.admin = AdminServer(self.status, self.not_ready, self.telemetry.registry)
+        self.telemetry.watch(self.engine.records.values, lambda: self.server.streams)
+        self.addresses: dict[str, str] = {}
+
+    def status(self) -> dict[str, object]:
+        """What /status shows."""
+        engine = self.engine
+        connected = [gateway for gateway, gone_at_s in engine.gateways.items() if gone_at_s is None]
+        models = report(engine.records, engine.refused.values(), engine.vault, connected, time.time())
+        problems = [problem.as_json() for problem in self.manifests.problems]
+        return {"addresses": self.addresses, "models": models, "gateways": self.server.status(), "problems": problems}
+
+    def not_ready(self) -> str:
+        """What keeps traffic from being served, empty if nothing does."""
+        if not any(gone_at_s is None for gone_at_s in self.engine.gateways.values()):
+            return "no gateway is connected"
+        return ""
+
+    # Carrying out effects
+
+    def carry_out(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case events.Publish(update=update):
+                    for refusal in self.publisher.publish(update):
+                        refused = frozenset({refusal.route})
+                        self.queue.put_nowait(
+                            gateway_events.Rejected("controller", "", frozenset(), refused, refusal.message)
+                        )
+                case events.Watch(query=PromQuery() as query):
+                    self.prometheus.watch(query)
+                case events.Watch(query=ScrapeQuery() as query, targets=targets):
+                    self.scraper.watch(query, targets)
+                case events.Unwatch(query=PromQuery() as query):
+                    self.prometheus.unwatch(query)
+                case events.Unwatch(query=ScrapeQuery() as query):
+                    self.scraper.unwatch(query)
+                case events.KeepToken(client=client):
+                    self.tokens.keep(client)
+                case events.DropToken(name=name):
+                    self.tokens.drop(name)
+                case events.Save(states=states):
+                    self.state.save(states)
+                case events.Announce():
+                    self._announce(effect)
+
+    def _announce(self, effect: events.Announce) -> None:
+        record = self.engine.records.get(effect.model)
+        fields = {"model": effect.model, "reason": effect.reason}
+        if record is not None:
+            fields |= {"state": str(record.decision.state), "share_ppm": str(record.decision.share_ppm)}
+            self.telemetry.decisions.labels(effect.model, str(record.decision.state), effect.reason).inc()
+        log.log(logging.WARNING if effect.warning else logging.INFO, effect.message, extra=fields)
+
+    async def decide(self) -> None:
+        """The one task that calls the engine."""
+        while True:
+            batch = await self._next_events()
+            for event in batch:
+                self._count(event)
+            now = time.time()
+            self.carry_out((*self.engine.handle_all(batch, now), *self.engine.advance(now)))
+
+    async def _next_events(self) -> list[Event]:
+        """Waits for an event, or until time alone changes something; then takes what else has come."""
+        wake_at_s = self.engine.wake_at()
+        timeout_s = None if wake_at_s is None else max(0.0, wake_at_s - time.time())
+        batch: list[Event] = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                batch.append(await self.queue.get())
+        while not self.queue.empty() and len(batch) < EVENTS_AT_ONCE:
+            batch.append(self.queue.get_nowait())
+        return batch
+
+    def _count(self, event: Event) -> None:
+        match event:
+            case events.TokenIssued(name=name):
+                self.telemetry.tokens.labels(name, "issued").inc()
+            case events.TokenFailed(name=name):
+                self.telemetry.tokens.labels(name, "failed").inc()
+            case gateway_events.GatewayRefused(gateway=gateway, message=message):
+                log.error(message, extra={"gateway": gateway})
+            case _:
+                pass
+
+
+async def run(options: RunOptions, settings: Settings) -> None:
+    """Runs until SIGTERM or SIGINT, then drains. Raises StartError, EnvoyError or ManifestError if it cannot start."""
+    with _only_one(options.state_directory):
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        reserved = reserve(options.listen)
+        runtime = Runtime(replace(options, listen=reserved.getsockname()[:2]), settings)
+        loaded = runtime.manifests.load()
+        now = time.time()
+        # Everything is known before the first gateway may ask: one that kept its configuration must not lose a part of
+        it.runtime.carry_out(runtime.engine.handle_all(in_saved_order(loaded, runtime.state.order), now))
+        with reserved:
+            await _run(runtime, stop)
+
+
+async def _run(runtime: Runtime, stop: asyncio.Event) -> None:
+    options = runtime.options
+    envoy: EnvoyProcess | None = None
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(work)
+            for work in (
+                runtime.decide(),
+                runtime.state.run(),
+                runtime.tokens.run(),
+                runtime.prometheus.run(),
+                runtime.scraper.run(),
+                runtime.manifests.watch(runtime.queue.put_nowait),
+            )
+        ]
+        try:
+            xds = await _listen(runtime)
+            if options.start_envoy:
+                envoy = _envoy(options, xds)
+                await envoy.start()
+                tasks.append(group.create_task(envoy.run()))
+                runtime.addresses["listen"] = await envoy.listener()
+                runtime.addresses["envoy_admin"] = envoy.admin
+            _announce_addresses(runtime)
+            await stop.wait()
+            log.info("stopping: requests in flight are finished first")
+        finally:
+            for task in tasks:
+                task.cancel()
+            if envoy is not None:
+                await envoy.stop()
+            await runtime.admin.stop()
+            await runtime.server.stop(grace_s=1.0)
+
+
+async def _listen(runtime: Runtime) -> str:
+    """Opens the xDS and admin addresses and returns the xDS one. Raises StartError that names a busy port."""
+    options, addresses = runtime.options, runtime.addresses
+    try:
+        port = await runtime.server.start(_join(*options.xds), runtime.settings.xds_tls)
+    except OSError as error:
+        raise StartError(f"--xds {_join(*options.xds)}: {error.strerror or error}") from error
+    addresses["xds"] = _join(options.xds[0], port)
+    try:
+        bound = await runtime.admin.start([options.admin])
+    except OSError as error:
+        raise StartError(f"--admin {_join(*options.admin)}: {error.strerror or error}") from error
+    addresses["admin"] = _join(*bound[0])
+    return addresses["xds"]
+
+
+def _envoy(options: RunOptions, xds: str) -> EnvoyProcess:
+    host, port = options.envoy_admin
+    return EnvoyProcess(
+        EnvoyOptions(
+            directory=options.state_directory,
+            xds=xds,
+            admin_host=host,
+            admin_port=port,
+            listen=_join(*options.listen),
+            drain_s=options.drain_s,
+        )
+    )
+
+
+def _announce_addresses(runtime: Runtime) -> None:
+    shown = runtime.addresses
+    for name, what in (
+        ("listen", "callers use"),
+        ("envoy_admin", "Envoy's admin interface"),
+        ("admin", "status, metrics, health"),
+        ("xds", "xDS for gateways"),
+    ):
+        if name in shown:
+            log.info(f"{what}: http://{shown[name]}" if name != "xds" else f"{what}: {shown[name]}")
+    if runtime.options.ready_file:
+        temporary = runtime.options.ready_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(shown))
+        temporary.replace(runtime.options.ready_file)
+
+
+def reserve(address: tuple[str, int]) -> socket.socket:
+    """Binds an address without listening, so that nobody else is given it while Envoy (which shares it) comes and goes.
+
+    Raises StartError if somebody else has it.
+    """
+    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise StartError(f"--listen {_join(*address)}: {error.strerror or error}") from error
+    return sock
+
+
+def in_saved_order(batch: Sequence[Event], order: Sequence[str]) -> list[Event]:
+    """Models that were saved first, in the order they were saved: names they held before a restart stay theirs."""
+    rank = {key: index for index, key in enumerate(order)}
+
+    def place(event: Event) -> int:
+        key = event.object.key if isinstance(event, events.Applied) else ""
+        return rank.get(key, len(rank))
+
+    return sorted(batch, key=place)
+
+
+def _gateway(options: RunOptions, settings: Settings) -> Gateway:
+    return Gateway(
+        address=options.listen[0],
+        port=options.listen[1],
+        access_log_path=options.access_log,
+        dns_resolvers=settings.gateway.dns_resolvers,
+    )
+
+
+@contextlib.contextmanager
+def _only_one(state_directory: Path) -> Iterator[None]:
+    """Holds the state directory's lock: two controllers would overwrite each other's state."""
+    state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (state_directory / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip()
+            raise StartError(
+                f"another spillway (process {owner}) runs with the state directory {state_directory}; "
+                "stop it, or give this one another: --state-dir"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def _join(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
