@@ -40,7 +40,7 @@ def address(text: str) -> tuple[str, int]:
     host, separator, port = text.rpartition(":")
     if not separator or not port.isdigit() or int(port) > 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not host:port")
-    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - asked for by leaving the host out
+    return host.strip("[]") or "0.0.0.0", int(port)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,8 +122,7 @@ def _validate(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     try:
-        with urllib.request.urlopen(f"http://{options.admin}/status", timeout=5) as response:  # noqa: S310 - http,
-        above
+        with urllib.request.urlopen(f"http://{options.admin}/status", timeout=5) as response:
             status = json.load(response)
     except (urllib.error.URLError, OSError, ValueError) as error:
         return _fail(f"no controller answers at {options.admin}: {error}; its address is printed at start, see --admin")

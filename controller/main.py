@@ -180,8 +180,8 @@ async def run(options: RunOptions, settings: Settings) -> None:
         runtime = Runtime(replace(options, listen=reserved.getsockname()[:2]), settings)
         loaded = runtime.manifests.load()
         now = time.time()
-        # Everything is known before the first gateway may ask: one that kept its configuration must not lose a part of
-        it.runtime.carry_out(runtime.engine.handle_all(in_saved_order(loaded, runtime.state.order), now))
+        # All is known before the first gateway may ask: one that kept its configuration must not lose a part of it.
+        runtime.carry_out(runtime.engine.handle_all(in_saved_order(loaded, runtime.state.order), now))
         with reserved:
             await _run(runtime, stop)
 

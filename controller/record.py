@@ -1,4 +1,6 @@
-"""Pure: all that the engine knows of one model, and when two versions of it differ in what must be published or saved."""
+"""Pure: all that the engine knows of one model, and when two versions of it differ in what must be published or
+saved.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ FORGOTTEN = frozenset({"heard_s", "streak_from_s", "share_ppm", "restraint"})
 
 @dataclass(slots=True)
 class Gauge:
-    """One metric of a model. `query` None: no source can answer it, and `reading` says why. The last ratio stands until it is stale."""
+    """One metric of a model. `query` None: no source can answer it, and `reading` says why. The last ratio stands until
+    it is stale.
+    """
 
     spec: MetricSpec
     query: Query | None
@@ -25,6 +29,25 @@ class Gauge:
     ratio: float | None = None
     value: float | None = None
     at_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        spec = self.spec
+        if named := spec.resource or spec.container_resource:
+            return named.name
+        measured = spec.pods or spec.object or spec.external
+        return measured.metric.name if measured else ""
+
+    @property
+    def target(self) -> float | None:
+        """The target as a number: a quantity, or percent of what the pods request."""
+        spec = self.spec
+        source = spec.resource or spec.container_resource or spec.pods or spec.object or spec.external
+        if source is None:
+            return None
+        target = source.target
+        value = target.value if target.value is not None else target.average_value
+        return float(value) if value is not None else target.average_utilization
 
     def read(self, reading: Reading, replicas: int | None, now: float) -> None:
         self.reading = reading
@@ -39,7 +62,9 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A remote of a model as far as its manifests go. `credential`: the name of the secret it needs. `missing`: what is not there."""
+    """A remote of a model as far as its manifests go. `credential`: the name of the secret it needs. `missing`: what is
+    not there.
+    """
 
     remote: RemoteState
     credential: str | None = None
@@ -93,13 +118,17 @@ def new_record(spec: ModelDeployment, saved: Mapping[str, object] | None, now: f
 
 
 def to_save(record: Record, credentials: Mapping[str, float | None]) -> Mapping[str, object]:
-    """What must survive a restart, as plain JSON values. `credentials`: those that a gateway holds, with their expiry."""
+    """What must survive a restart, as plain JSON values. `credentials`: those that a gateway holds, with their
+    expiry.
+    """
     decision = {f.name: getattr(record.decision, f.name) for f in fields(offload.Decision) if f.name not in FORGOTTEN}
     return {"decision": decision, "initial_limit": record.initial_limit, "credentials": dict(credentials)}
 
 
 def restore(saved: Mapping[str, object]) -> tuple[offload.Decision, int | None]:
-    """The inverse of `to_save` for what a record holds. What does not fit (another version wrote it) is left out, never an error."""
+    """The inverse of `to_save` for what a record holds. What does not fit (another version wrote it) is left out, never
+    an error.
+    """
     decision = offload.Decision()
     stored = saved.get("decision")
     limit = saved.get("initial_limit")

@@ -17,8 +17,9 @@ def show_status(status: Json) -> str:
     parts += [text for text in wrong if text]
     gateways = status["gateways"]
     rows = [_gateway_row(gateway, each) for gateway in gateways for each in gateway["types"]]
-    parts.append(_table(("GATEWAY", "VERSION", "TYPE", "RESOURCES", "STATE", "DETAIL"), rows) or "No gateway is
-    connected.") if status["problems"]:
+    columns = ("GATEWAY", "VERSION", "TYPE", "RESOURCES", "STATE", "DETAIL")
+    parts.append(_table(columns, rows) or "No gateway is connected.")
+    if status["problems"]:
         problems = [f"{p['source']}: {p['field']}: {p['reason']}".replace(": : ", ": ") for p in status["problems"]]
         parts.append("\n".join(["Problems in manifests:", *(f"  {line}" for line in problems)]))
     return "\n\n".join(part for part in parts if part)

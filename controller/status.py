@@ -120,7 +120,7 @@ def _programmed(record: Record, gateways: frozenset[str]) -> tuple[str, str, str
 def _metrics(record: Record, now: float) -> tuple[str, str, str]:
     if not record.gauges:
         return "True", "NoMetrics", "No metric is configured."
-    silent = [f"{name_of(g)}: {g.reading.message}" for g in record.gauges if isinstance(g.reading, Unknown)]
+    silent = [f"{g.name}: {g.reading.message}" for g in record.gauges if isinstance(g.reading, Unknown)]
     if any(g.ratio is not None and now < g.at_s + record.policy.stale_s for g in record.gauges):
         return (
             "True",
@@ -151,7 +151,7 @@ def _overflowing(decision: offload.Decision) -> tuple[str, str, str]:
 
 def _metric(gauge: Gauge, now: float) -> dict[str, object]:
     shown: dict[str, object] = {
-        "name": name_of(gauge),
+        "name": gauge.name,
         "type": gauge.spec.type,
         "value": gauge.value,
         "target": gauge.target,
@@ -161,10 +161,6 @@ def _metric(gauge: Gauge, now: float) -> dict[str, object]:
     if isinstance(gauge.reading, Unknown):
         shown |= {"unknown": {"reason": gauge.reading.reason, "message": gauge.reading.message}}
     return shown
-
-
-def name_of(gauge: Gauge) -> str:
-    return gauge.spec.name
 
 
 def report(

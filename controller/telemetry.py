@@ -1,7 +1,7 @@
 """Shell: structured logs, and the controller's own metrics.
 
-Gauges are read from the engine when they are scraped, so there is no second bookkeeping that could disagree with it; only what passes (a
-decision, a token, a push) is counted as it happens.
+Gauges are read from the engine when they are scraped, so there is no second bookkeeping that could disagree with it;
+only what passes (a decision, a token, a push) is counted as it happens.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class _Gauges(Collector):
                 remote.add_metric([record.key, known.spec.name], float(known.ready))
             for gauge in record.gauges:
                 if gauge.ratio is not None:
-                    ratio.add_metric([record.key, gauge.spec.name], gauge.ratio)
-                    age.add_metric([record.key, gauge.spec.name], now - gauge.at_s)
+                    ratio.add_metric([record.key, gauge.name], gauge.ratio)
+                    age.add_metric([record.key, gauge.name], now - gauge.at_s)
         streams = GaugeMetricFamily("spillway_xds_streams", "Open xDS streams.")
         streams.add_metric([], self._streams())
         yield from (share, state, ready, remote, ratio, age, streams)
