@@ -1,4 +1,5 @@
-"""Pure: names that only one model may hold, first come, first served. Who comes later waits, and is next when the holder lets go.
+"""Pure: names that only one model may hold, first come, first served. Who comes later waits, and is next when the
+holder lets go.
 
 The holder keeps a name as long as it wants it: a newcomer never moves the traffic of a model that works.
 """

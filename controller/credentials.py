@@ -1,8 +1,8 @@
 """Pure: the credentials of remotes: what each one needs, whether a gateway already holds it, and until when it is good.
 
-A remote may be given traffic once a gateway has acknowledged its credential, and until the credential expires. A new value does not take that
-back: the old one is still good. Models that name the same client of the same issuer, with the secret from the same place, share one
-credential, so one token.
+A remote may be given traffic once a gateway has acknowledged its credential, and until the credential expires. A new
+value does not take that back: the old one is still good. Models that name the same client of the same issuer, with the
+secret from the same place, share one credential, so one token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ class Need:
 
 
 def need_of(remote: RemoteBackend, model: ModelDeployment, owner: str, secrets: Mapping[str, Secret]) -> Need | None:
-    """The credential of a remote, None if it has none. `owner` names where an inline secret stands: a model's remote, or the config."""
+    """The credential of a remote, None if it has none. `owner` names where an inline secret stands: a model's remote,
+    or the config.
+    """
     auth = remote.auth_config
     if auth is None:
         return None
@@ -99,7 +101,8 @@ class _Held:
 class Vault:
     """Every credential in use: who uses it, its value, and whether a gateway has it. Owned by the engine.
 
-    `restored`: credential name -> expiry (seconds since the epoch, None: never), of credentials that a gateway held before a restart.
+    `restored`: credential name -> expiry (seconds since the epoch, None: never), of credentials that a gateway held
+    before a restart.
     """
 
     def __init__(self, restored: Mapping[str, float | None]) -> None:
@@ -108,7 +111,9 @@ class Vault:
         self._restored = dict(restored)
 
     def use(self, user: str, needs: Iterable[Need]) -> tuple[list[Effect], dict[str, ir.Secret | None]]:
-        """Sets what a model uses, all of it. Returns effects, and the secrets to publish (None: nobody uses it any more)."""
+        """Sets what a model uses, all of it. Returns effects, and the secrets to publish (None: nobody uses it any
+        more).
+        """
         effects: list[Effect] = []
         changed: dict[str, ir.Secret | None] = {}
         wanted = {need.credential.secret: need for need in needs}

@@ -1,7 +1,8 @@
-"""Pure: the objects that models refer to (Services, EndpointSlices, Secrets), and which models to look at again when one changes.
+"""Pure: the objects that models refer to (Services, EndpointSlices, Secrets), and which models to look at again when
+one changes.
 
-What a model looked up, found or not, is what it depends on. Endpoints that were known stay known when their object vanishes from view:
-not seeing is not the same as seeing none.
+What a model looked up, found or not, is what it depends on. Endpoints that were known stay known when their object
+vanishes from view: not seeing is not the same as seeing none.
 """
 
 from __future__ import annotations

@@ -18,7 +18,9 @@ class GatewayConnected:
 
 @dataclass(frozen=True, slots=True)
 class GatewayRefused:
-    """A gateway that cannot carry our configuration (too old, no node id) was turned away; its stream was told the same `message`."""
+    """A gateway that cannot carry our configuration (too old, no node id) was turned away; its stream was told the same
+    `message`.
+    """
 
     gateway: str
     version: str

@@ -1,8 +1,9 @@
 """Pure: what we want from Envoy, in our own words. Frozen values; nothing here knows Kubernetes, metrics or offloading.
 
-One `Route` is one model. It names its *destinations*: `local`, the model's own endpoints, and up to `MAX_REMOTES` remotes. A destination's
-place in the route is its *slot* (`local`, `remote-0`, `remote-1`, ...). Whoever builds a Route decides everything: which slots get traffic
-(`weights`), and in which order the others are tried when an attempt fails before its first byte (`fallbacks`). Translation adds no policy.
+One `Route` is one model. It names its *destinations*: `local`, the model's own endpoints, and up to `MAX_REMOTES`
+remotes. A destination's place in the route is its *slot* (`local`, `remote-0`, `remote-1`, ...). Whoever builds a Route
+decides everything: which slots get traffic (`weights`), and in which order the others are tried when an attempt fails
+before its first byte (`fallbacks`). Translation adds no policy.
 
 Equal values mean equal configuration: publishing a Route that equals the last one changes nothing.
 """
@@ -51,9 +52,9 @@ class Endpoint:
 class Local:
     """A model's own endpoints (an EDS cluster).
 
-    `initial_limit` is the circuit breaker that the cluster is created with, in concurrent requests of one gateway. It must never change
-    while the model lives: a changed cluster drops its counters and connections, so a limit of 5 that became 6 let 11 pass. Later
-    values go in `limit`, which travels over RTDS and takes effect at the next request.
+    `initial_limit` is the circuit breaker that the cluster is created with, in concurrent requests of one gateway. It
+    must never change while the model lives: a changed cluster drops its counters and connections, so a limit of 5 that
+    became 6 let 11 pass. Later values go in `limit`, which travels over RTDS and takes effect at the next request.
     """
 
     endpoints: tuple[Endpoint, ...] = ()
@@ -82,7 +83,8 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A real remote as Envoy connects to it. Models whose backends are equal share one cluster, one pool and one DNS lookup.
+    """A real remote as Envoy connects to it. Models whose backends are equal share one cluster, one pool and one DNS
+    lookup.
 
     `address` is a DNS name or an IP literal. `headers` overwrite what the request carries; header names are lower case.
     """
@@ -98,7 +100,9 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """One model's use of a backend: the Host it is addressed by and the prefix put before the path ('' or '/x', no slash at the end)."""
+    """One model's use of a backend: the Host it is addressed by and the prefix put before the path ('' or '/x', no
+    slash at the end).
+    """
 
     backend: Backend
     authority: str
@@ -107,7 +111,9 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """`status_codes`: answers of a destination that mean "not me" (429), tried elsewhere like a failure before the first byte."""
+    """`status_codes`: answers of a destination that mean "not me" (429), tried elsewhere like a failure before the
+    first byte.
+    """
 
     attempts: int
     """Further destinations to try after the first; 0 turns failover by retry off."""
@@ -116,7 +122,9 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A first destination, the part of the traffic that starts there, and where a request goes next if the attempt fails."""
+    """A first destination, the part of the traffic that starts there, and where a request goes next if the attempt
+    fails.
+    """
 
     first: str
     weight_ppm: int
@@ -125,10 +133,11 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One model. `name` is '<namespace>/<name>'. `hosts` are what callers put in Host: lower case, without port, sorted, unique over all routes.
+    """One model. `name` is '<namespace>/<name>'. `hosts` are what callers put in Host: lower case, without port,
+    sorted, unique over all routes.
 
-    `chains` have distinct `first` slots, in slot order, weights above 0 that add up to `PPM`, and each names only slots that the route has.
-    No chains at all: nothing can serve the model; Envoy answers 503.
+    `chains` have distinct `first` slots, in slot order, weights above 0 that add up to `PPM`, and each names only slots
+    that the route has. No chains at all: nothing can serve the model; Envoy answers 503.
     """
 
     name: str
