@@ -1,0 +1,192 @@
+"""Pure: the two listeners of a gateway: `front`, where callers arrive, and the internal `deliver`.
+
+The front settles what a request is before anything is decided about it: path normalised (no `..` may climb out of a
+prefix that a remote puts before it), Host in lower case without port and final dot, and no header that claims to be
+ours. What it logs is one line of JSON a request, with the attempts that failed before the one that answered, and never
+a query string or a credential.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from google.protobuf.any_pb2 import Any
+
+from protos.envoy.config.accesslog.v3.accesslog_pb2 import AccessLog, AccessLogFilter
+from protos.envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
+from protos.envoy.config.listener.v3.listener_pb2 import Listener
+from protos.envoy.extensions.access_loggers.file.v3.file_pb2 import FileAccessLog
+from protos.envoy.extensions.access_loggers.stream.v3.stream_pb2 import StdoutAccessLog
+from protos.envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua
+from protos.envoy.extensions.filters.http.router.v3.router_pb2 import Router
+from protos.envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    ResponseMapper,
+)
+from xds import ir
+from xds.translate import words
+from xds.translate.endpoint import address_of
+from xds.translate.route import deliver as deliver_routes
+
+FRONT = "front"
+
+STDOUT = "/dev/stdout"
+
+LOWER_CASE_HOST = """\
+function envoy_on_request(handle)
+  local host = handle:headers():get(":authority")
+  if host ~= nil and host ~= host:lower() then
+    handle:headers():replace(":authority", host:lower())
+  end
+end
+"""
+"""Scopes match exactly, and Envoy has no other way to fold the case of a Host."""
+
+ACCESS_LOG_FIELDS = {
+    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+    "model": "%ROUTE_NAME%",
+    "host": "%REQ(:authority)%",
+    "method": "%REQ(:method)%",
+    "path": "%PATH(NQ)%",
+    "protocol": "%PROTOCOL%",
+    "destination": "%UPSTREAM_CLUSTER_RAW%",
+    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+    "failures": f"%DYNAMIC_METADATA({words.FAILURES})%",
+    "statuses": f"%DYNAMIC_METADATA({words.STATUSES})%",
+    "status": "%RESPONSE_CODE%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "duration_ms": "%DURATION%",
+    "first_byte_ms": "%RESPONSE_DURATION%",
+    "request_bytes": "%BYTES_RECEIVED%",
+    "response_bytes": "%BYTES_SENT%",
+    "request_id": "%REQ(x-request-id)%",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What all gateways have in common, whatever the models.
+
+    `max_request_bytes`: bodies up to this size can be sent again to another destination. `stream_idle_timeout_s`: how
+    long a stream may be silent; inference may be, for minutes. No `dns_resolvers`: the system's.
+    """
+
+    address: str = "127.0.0.1"
+    port: int = 8080
+    access_log_path: str = STDOUT
+    max_request_bytes: int = 16 * 1024 * 1024
+    stream_idle_timeout_s: int = 3600
+    dns_resolvers: tuple[ir.Endpoint, ...] = ()
+
+
+def front(gateway: Gateway) -> Listener:
+    """Where callers arrive: HTTP/1.1 and cleartext HTTP/2, WebSocket too. The Host's scope (SRDS) names the route."""
+    manager = _connection_manager(FRONT, gateway)
+    manager.MergeFrom(
+        HttpConnectionManager(
+            scoped_routes={
+                "name": FRONT,
+                "scope_key_builder": {
+                    "fragments": [{"header_value_extractor": {"name": ":authority", "index": 0}}],
+                },
+                "rds_config_source": words.ADS,
+                "scoped_rds": {"scoped_rds_config_source": words.ADS},
+            },
+            use_remote_address={"value": True},
+            preserve_external_request_id=True,
+            request_headers_timeout={"seconds": 30},
+            strip_any_host_port=True,
+            strip_trailing_host_dot=True,
+            normalize_path={"value": True},
+            merge_slashes=True,
+            path_with_escaped_slashes_action=HttpConnectionManager.UNESCAPE_AND_FORWARD,
+            local_reply_config={"mappers": [_unknown_host()]},
+            access_log=[_access_log(gateway.access_log_path)],
+            http_filters=[
+                words.http_filter("host", Lua(default_source_code={"inline_string": LOWER_CASE_HOST})),
+                words.mutate_headers("strip", [words.without_prefix(words.PREFIX), words.without_prefix("x-envoy-")]),
+                words.http_filter("router", Router(suppress_envoy_headers=True)),
+            ],
+        )
+    )
+    listener = Listener(name=FRONT, address=address_of(gateway.address, gateway.port))
+    listener.per_connection_buffer_limit_bytes.value = gateway.max_request_bytes
+    listener.filter_chains.add().filters.add(name="http", typed_config=words.packed(manager))
+    return listener
+
+
+def deliver(gateway: Gateway) -> Listener:
+    """One attempt is one request here. Envoy's own replies are marked as failures, which stage 1 may try elsewhere."""
+    strip = words.mutate_headers("strip", [words.without_prefix(words.PREFIX)])
+    router = Router(suppress_envoy_headers=True, upstream_http_filters=[strip, words.UPSTREAM_CODEC])
+    manager = _connection_manager(words.DELIVER, gateway)
+    manager.MergeFrom(
+        HttpConnectionManager(
+            route_config=deliver_routes(),
+            generate_request_id={"value": False},
+            skip_xff_append=True,
+            local_reply_config={"mappers": _failures()},
+            http_filters=[words.http_filter("router", router)],
+        )
+    )
+    listener = Listener(name=words.DELIVER, internal_listener={})
+    listener.filter_chains.add().filters.add(name="http", typed_config=words.packed(manager))
+    return listener
+
+
+def _connection_manager(name: str, gateway: Gateway) -> HttpConnectionManager:
+    return HttpConnectionManager(
+        stat_prefix=name,
+        server_header_transformation=HttpConnectionManager.PASS_THROUGH,
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        stream_idle_timeout={"seconds": gateway.stream_idle_timeout_s},
+    )
+
+
+def _error(code: str, message: str) -> SubstitutionFormatString:
+    """A body in the form that clients of model servers know. Envoy escapes what it puts in."""
+    body = SubstitutionFormatString()
+    error = body.json_format.fields["error"].struct_value
+    error.fields["code"].string_value = code
+    error.fields["message"].string_value = message
+    return body
+
+
+def _unknown_host() -> ResponseMapper:
+    return ResponseMapper(
+        filter={"response_flag_filter": {"flags": ["NR"]}},
+        status_code={"value": 404},
+        body_format_override=_error("unknown_host", "no model is served under the host '%REQ(:authority)%'"),
+    )
+
+
+def _failures() -> list[ResponseMapper]:
+    """A missing credential is our lack, not the caller's: 503, where Envoy says 401."""
+    marked = ResponseMapper(body_format_override=_error("destination_failed", "%LOCAL_REPLY_BODY%"))
+    marked.headers_to_add.add(
+        header={"key": words.FAILURE, "value": "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%"},
+        append_action="OVERWRITE_IF_EXISTS_OR_ADD",
+    )
+    unauthorized = ResponseMapper(filter=_status("EQ", 401), status_code={"value": 503})
+    unauthorized.MergeFrom(marked)
+    marked.filter.CopyFrom(_status("GE", 100))
+    return [unauthorized, marked]
+
+
+def _status(op: str, code: int) -> AccessLogFilter:
+    """Envoy wants a runtime key too; nobody sets it."""
+    value = {"default_value": code, "runtime_key": "spillway.unset"}
+    return AccessLogFilter(status_code_filter={"comparison": {"op": op, "value": value}})
+
+
+def _access_log(path: str) -> AccessLog:
+    log_format = SubstitutionFormatString()
+    for name, command in ACCESS_LOG_FIELDS.items():
+        log_format.json_format.fields[name].string_value = command
+    log: Any
+    if path == STDOUT:
+        log = words.packed(StdoutAccessLog(log_format=log_format))
+    else:
+        log = words.packed(FileAccessLog(path=path, log_format=log_format))
+    return AccessLog(name="requests", typed_config=log)
