@@ -1,0 +1,85 @@
+"""Pure: which series of a metric are meant, as PromQL and as a test on labels.
+
+As in Prometheus, a label that a series does not have equals the empty string. Values are always literal: nothing a user
+writes in a label selector is ever read as a regular expression or as PromQL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from controller.api import LabelSelector, LabelSelectorRequirement
+
+_NAME = re.compile(r"[^\W\d][\w:.]*|:[\w:.]*")
+_CLASSIC_METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
+_CLASSIC_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_REGEX_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+@dataclass(frozen=True, slots=True)
+class Matcher:
+    """The label `name` has one of `values` (sorted, without duplicates), or if `negated` none of them."""
+
+    name: str
+    values: tuple[str, ...]
+    negated: bool = False
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        return (labels.get(self.name, "") in self.values) is not self.negated
+
+
+def is_metric_name(text: str) -> bool:
+    """Whether this is a metric's name and not a PromQL expression. No expression looks like `my.dotted.name`."""
+    return _NAME.fullmatch(text) is not None
+
+
+def matchers_of(selector: LabelSelector | None) -> tuple[Matcher, ...]:
+    """A Kubernetes label selector; all of its parts must hold. Sorted, so that equal selectors give equal queries."""
+    if selector is None:
+        return ()
+    labels = {Matcher(name, (value,)) for name, value in selector.match_labels.items()}
+    return _ordered(labels | {_matcher(requirement) for requirement in selector.match_expressions})
+
+
+def promql(metric: str, matchers: Iterable[Matcher]) -> str:
+    """One PromQL selector. Names outside Prometheus' classic alphabet are quoted, for Prometheus 3."""
+    parts = [f"{_label_name(matcher.name)}{_condition(matcher)}" for matcher in matchers]
+    if not _CLASSIC_METRIC.fullmatch(metric):
+        return f"{{{','.join([_quoted(metric), *parts])}}}"
+    return f"{metric}{{{','.join(parts)}}}" if parts else metric
+
+
+def _matcher(requirement: LabelSelectorRequirement) -> Matcher:
+    values = tuple(sorted(set(requirement.values)))
+    match requirement.operator:
+        case "In":
+            return Matcher(requirement.key, values)
+        case "NotIn":
+            return Matcher(requirement.key, values, negated=True)
+        case "Exists":
+            return Matcher(requirement.key, ("",), negated=True)
+        case "DoesNotExist":
+            return Matcher(requirement.key, ("",))
+
+
+def _ordered(matchers: Iterable[Matcher]) -> tuple[Matcher, ...]:
+    return tuple(sorted(matchers, key=lambda matcher: (matcher.name, matcher.values, matcher.negated)))
+
+
+def _label_name(name: str) -> str:
+    return name if _CLASSIC_LABEL.fullmatch(name) else _quoted(name)
+
+
+def _condition(matcher: Matcher) -> str:
+    if len(matcher.values) == 1:
+        return ("!=" if matcher.negated else "=") + _quoted(matcher.values[0])
+    regex = "|".join(_REGEX_SPECIAL.sub(r"\\\g<0>", value) for value in matcher.values)
+    return ("!~" if matcher.negated else "=~") + _quoted(regex)
+
+
+def _quoted(text: str) -> str:
+    """A PromQL string in double quotes."""
+    return f'"{text.translate(_ESCAPES)}"'
