@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 
 from controller import offload
 from controller.api import MetricSpec, ModelDeployment
-from controller.metrics import Query, Reading, Unknown, Value, ratio
+from controller.metrics import Query, Reading, Unknown, Value, ratio, target_of
 from controller.routing import RemoteState, policy_of
 from xds import ir
 
@@ -41,11 +41,7 @@ class Gauge:
     @property
     def target(self) -> float | None:
         """The target as a number: a quantity, or percent of what the pods request."""
-        spec = self.spec
-        source = spec.resource or spec.container_resource or spec.pods or spec.object or spec.external
-        if source is None:
-            return None
-        target = source.target
+        target = target_of(self.spec)
         value = target.value if target.value is not None else target.average_value
         return float(value) if value is not None else target.average_utilization
 
