@@ -40,16 +40,22 @@ def matchers_of(selector: LabelSelector | None) -> tuple[Matcher, ...]:
     """A Kubernetes label selector; all of its parts must hold. Sorted, so that equal selectors give equal queries."""
     if selector is None:
         return ()
-    labels = {Matcher(name, (value,)) for name, value in selector.match_labels.items()}
-    return _ordered(labels | {_matcher(requirement) for requirement in selector.match_expressions})
+    matchers = {Matcher(name, (value,)) for name, value in selector.match_labels.items()}
+    matchers |= {_matcher(requirement) for requirement in selector.match_expressions}
+    return tuple(sorted(matchers, key=lambda matcher: (matcher.name, matcher.values, matcher.negated)))
 
 
 def promql(metric: str, matchers: Iterable[Matcher]) -> str:
     """One PromQL selector. Names outside Prometheus' classic alphabet are quoted, for Prometheus 3."""
     parts = [f"{_label_name(matcher.name)}{_condition(matcher)}" for matcher in matchers]
     if not _CLASSIC_METRIC.fullmatch(metric):
-        return f"{{{','.join([_quoted(metric), *parts])}}}"
+        return f"{{{','.join([quoted(metric), *parts])}}}"
     return f"{metric}{{{','.join(parts)}}}" if parts else metric
+
+
+def quoted(text: str) -> str:
+    """A string as PromQL and the text format write it."""
+    return f'"{text.translate(_ESCAPES)}"'
 
 
 def _matcher(requirement: LabelSelectorRequirement) -> Matcher:
@@ -65,21 +71,12 @@ def _matcher(requirement: LabelSelectorRequirement) -> Matcher:
             return Matcher(requirement.key, ("",))
 
 
-def _ordered(matchers: Iterable[Matcher]) -> tuple[Matcher, ...]:
-    return tuple(sorted(matchers, key=lambda matcher: (matcher.name, matcher.values, matcher.negated)))
-
-
 def _label_name(name: str) -> str:
-    return name if _CLASSIC_LABEL.fullmatch(name) else _quoted(name)
+    return name if _CLASSIC_LABEL.fullmatch(name) else quoted(name)
 
 
 def _condition(matcher: Matcher) -> str:
     if len(matcher.values) == 1:
-        return ("!=" if matcher.negated else "=") + _quoted(matcher.values[0])
+        return ("!=" if matcher.negated else "=") + quoted(matcher.values[0])
     regex = "|".join(_REGEX_SPECIAL.sub(r"\\\g<0>", value) for value in matcher.values)
-    return ("!~" if matcher.negated else "=~") + _quoted(regex)
-
-
-def _quoted(text: str) -> str:
-    """A PromQL string in double quotes."""
-    return f'"{text.translate(_ESCAPES)}"'
+    return ("!~" if matcher.negated else "=~") + quoted(regex)
