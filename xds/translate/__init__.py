@@ -62,7 +62,8 @@ def route_resources(wanted: ir.Route) -> tuple[Resource, ...]:
 def backend_resource(backend: ir.Backend, gateway: Gateway) -> Resource:
     """The cluster of a real remote. It needs its secret, which may come later: until then its attempts fail."""
     refs = ((SECRET, backend.credential.secret),) if backend.credential else ()
-    return resource(CLUSTER, backend_cluster_name(backend), cluster.backend(backend, gateway.dns_resolvers), refs)
+    message = cluster.backend(backend, gateway.dns_resolvers, gateway.system_ca_path)
+    return resource(CLUSTER, backend_cluster_name(backend), message, refs)
 
 
 def secret_resource(value: ir.Secret) -> Resource:

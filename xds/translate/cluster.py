@@ -25,7 +25,7 @@ from protos.envoy.config.common.mutation_rules.v3.mutation_rules_pb2 import Head
 from protos.envoy.extensions.clusters.common.dns.v3.dns_pb2 import ALL as IPV4_AND_IPV6
 from protos.envoy.extensions.clusters.dns.v3.dns_cluster_pb2 import DnsCluster
 from protos.envoy.extensions.filters.http.credential_injector.v3.credential_injector_pb2 import CredentialInjector
-from protos.envoy.extensions.filters.http.header_to_metadata.v3.header_to_metadata_pb2 import Config as HeaderToMetadata
+from protos.envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua
 from protos.envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 from protos.envoy.extensions.http.injected_credentials.generic.v3.generic_pb2 import Generic
 from protos.envoy.extensions.network.dns_resolver.cares.v3.cares_dns_resolver_pb2 import CaresDnsResolverConfig
@@ -50,6 +50,17 @@ LOCAL_IDLE_TIMEOUT_S = 4
 being closed is a failed attempt, which would send a request elsewhere for nothing."""
 
 REMOTE_IDLE_TIMEOUT_S = 30
+
+NOTE_ERROR = """\
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local failure = headers:get("%s")
+  local status = headers:get(":status")
+  if failure or status >= "400" then
+    handle:streamInfo():dynamicMetadata():set("%s", "%s", failure or status)
+  end
+end
+"""
 
 
 def gate_names() -> tuple[str, ...]:
@@ -107,8 +118,8 @@ def local(route: str, protocol: ir.Protocol, initial_limit: int) -> Cluster:
     return cluster
 
 
-def backend(backend: ir.Backend, dns_resolvers: tuple[ir.Endpoint, ...]) -> Cluster:
-    """A real remote, by DNS name or IP literal. No `dns_resolvers`: the system's."""
+def backend(backend: ir.Backend, dns_resolvers: tuple[ir.Endpoint, ...], system_ca_path: str) -> Cluster:
+    """A real remote, by DNS name or IP literal. `dns_resolvers` and `system_ca_path` are the gateway's."""
     name = backend_cluster_name(backend)
     cluster = Cluster(
         name=name,
@@ -130,7 +141,9 @@ def backend(backend: ir.Backend, dns_resolvers: tuple[ir.Endpoint, ...]) -> Clus
         cluster.cluster_type.typed_config.CopyFrom(words.packed(_dns_cluster(dns_resolvers)))
     if backend.tls:
         cluster.transport_socket.name = "tls"
-        cluster.transport_socket.typed_config.CopyFrom(words.packed(_tls_context(backend.tls, backend.protocol)))
+        cluster.transport_socket.typed_config.CopyFrom(
+            words.packed(_tls_context(backend.tls, backend.protocol, system_ca_path))
+        )
     _name_statistics(cluster)
     return cluster
 
@@ -172,13 +185,12 @@ def _slot_filter(slot: str) -> HttpFilter:
 
 
 def _outcome_filter(slot: str) -> HttpFilter:
-    """Keeps status and failure of the attempt for the access log, which sees only the last response itself."""
-    noted = ((words.FAILURE, words.FAILURES), (":status", words.STATUSES))
-    rules = [
-        {"header": header, "on_header_present": {"metadata_namespace": namespace, "key": slot}}
-        for header, namespace in noted
-    ]
-    return words.http_filter("outcome", HeaderToMetadata(response_rules=rules))
+    """Keeps why an attempt failed for the access log, which itself sees only the last response. (Lua, since Envoy has
+    header_to_metadata for downstream filters only.)
+    """
+    return words.http_filter(
+        "outcome", Lua(default_source_code={"inline_string": NOTE_ERROR % (words.FAILURE, words.ERRORS, slot)})
+    )
 
 
 def _protocol_options(protocol: ir.Protocol, idle_timeout_s: int, filters: list[HttpFilter]) -> Any:
@@ -243,7 +255,7 @@ def _credential_injector(credential: ir.Credential) -> CredentialInjector:
     )
 
 
-def _tls_context(tls: ir.Tls, protocol: ir.Protocol) -> UpstreamTlsContext:
+def _tls_context(tls: ir.Tls, protocol: ir.Protocol, system_ca_path: str) -> UpstreamTlsContext:
     """The peer must hold a certificate for `san` by a trusted authority; SNI cannot be an IP address."""
     san_type = SubjectAltNameMatcher.IP_ADDRESS if _is_ip(tls.san) else SubjectAltNameMatcher.DNS
     context = UpstreamTlsContext(
@@ -258,7 +270,7 @@ def _tls_context(tls: ir.Tls, protocol: ir.Protocol) -> UpstreamTlsContext:
     )
     validation = context.common_tls_context.validation_context
     if tls.ca_pem is None:
-        validation.system_root_certs.SetInParent()
+        validation.trusted_ca.filename = system_ca_path  # Envoy refuses system_root_certs where a SAN is pinned
     else:
         validation.trusted_ca.inline_string = tls.ca_pem
     return context

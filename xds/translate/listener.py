@@ -51,8 +51,7 @@ ACCESS_LOG_FIELDS = {
     "protocol": "%PROTOCOL%",
     "destination": "%UPSTREAM_CLUSTER_RAW%",
     "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
-    "failures": f"%DYNAMIC_METADATA({words.FAILURES})%",
-    "statuses": f"%DYNAMIC_METADATA({words.STATUSES})%",
+    "errors": f"%DYNAMIC_METADATA({words.ERRORS})%",
     "status": "%RESPONSE_CODE%",
     "flags": "%RESPONSE_FLAGS%",
     "details": "%RESPONSE_CODE_DETAILS%",
@@ -69,7 +68,9 @@ class Gateway:
     """What all gateways have in common, whatever the models.
 
     `max_request_bytes`: bodies up to this size can be sent again to another destination. `stream_idle_timeout_s`: how
-    long a stream may be silent; inference may be, for minutes. No `dns_resolvers`: the system's.
+    long a stream may be silent; inference may be, for minutes. No `dns_resolvers`: the system's. `system_ca_path`:
+    where the gateway's machine keeps its authorities, for remotes that name none (Debian's place, and that of Envoy's
+    own images).
     """
 
     address: str = "127.0.0.1"
@@ -78,6 +79,7 @@ class Gateway:
     max_request_bytes: int = 16 * 1024 * 1024
     stream_idle_timeout_s: int = 3600
     dns_resolvers: tuple[ir.Endpoint, ...] = ()
+    system_ca_path: str = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def front(gateway: Gateway) -> Listener:

@@ -1,4 +1,4 @@
-"""Pure: routing. `choose/<model>` picks a destination for a model, a scope leads Hosts to it, `deliver` serves all models.
+"""Pure: routing. `choose/<model>` picks a destination, a scope leads Hosts to it, `deliver` carries out one attempt.
 
 A route's chains become *priority groups*: the k-th attempt of a request picks in the k-th group. Envoy uses one random
 (or hash) value for all attempts of a request, so when every group lists the same weights in the same order, a request

@@ -34,8 +34,8 @@ DESTINATION = PREFIX + "destination"
 DELIVER = "deliver"
 """The internal listener of stage 2, and its route table."""
 
-FAILURES, STATUSES = PREFIX + "failures", PREFIX + "statuses"
-"""Namespaces of dynamic metadata: what the last attempt at each destination came to. Only the access log reads them."""
+ERRORS = PREFIX + "errors"
+"""Namespace of dynamic metadata: why an attempt was not a success, by destination. Only the access log reads it."""
 
 
 def cluster_header(remote: int) -> str:
