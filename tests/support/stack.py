@@ -3,7 +3,8 @@
     async with running(tmp_path, manifests) as stack:
         status, body, headers = await stack.ask("llama")
 
-Files are written into `stack.manifests`; what users see is read from `stack.status()` and `stack.log`. Ends with SIGTERM, then by force.
+Files are written into `stack.manifests`; what users see is read from `stack.status()` and `stack.log`. Ends with
+SIGTERM, then by force.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,5 @@ async def running(
 def _end_orphan(file: Path) -> None:
     """An Envoy that a killed controller left and nobody adopted."""
     if file.exists():
-        try:
+        with suppress(ProcessLookupError):
             os.kill(json.loads(file.read_text())["pid"], signal.SIGKILL)
-        except ProcessLookupError:
-            pass
