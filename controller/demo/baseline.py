@@ -1,0 +1,20 @@
+"""Pure: what the same users would have waited with local alone: a queue in front of its slots, in order of arrival."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from controller.demo.workload import Request, Timing
+
+
+def first_token_waits_s(requests: Iterable[Request], slots: int, timing: Timing) -> tuple[float, ...]:
+    """For each request, in the order of arrival, the seconds until its first token. The last one frees the slot."""
+    free_at_s = [0.0] * slots
+    waits_s = []
+    for request in requests:
+        began_s = max(request.at_s, free_at_s[0])
+        service_s = timing.service_s(request.context_tokens, request.generated_tokens)
+        heapq.heapreplace(free_at_s, began_s + service_s)
+        waits_s.append(began_s - request.at_s + timing.first_token_s(request.context_tokens))
+    return tuple(waits_s)
