@@ -1,37 +1,243 @@
-"""Pure: what a gateway is sent, as resources that are encoded once and versioned by their content."""
+"""Pure: every resource the gateways shall have, and in which order they changed.
+
+A `Resource` is encoded once, when it is made, and kept as bytes: a protobuf message of the same content takes six times
+the memory, and a response is then no more than a concatenation. Its version is a hash of its content, so that replicas
+of the controller agree on versions without talking, and a restart changes none.
+
+A `Log` holds the resources of one type **in the order of their last change**. What changed since a position is found by
+walking from the end until the position is reached: work in proportion to what changed, however many resources there
+are. A stream therefore remembers one number, not a version for each resource. Removed names stay as tombstones, in
+the order of removal, until no stream needs them any more.
+
+Invariants: all changes of one `Snapshot.apply` share one sequence number, and after each of them no resource refers to
+one that does not exist. (A reference to a SECRET may dangle: a secret arrives when its value has been fetched.)
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import xxhash
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
-_TYPE = "type.googleapis.com/"
-CLUSTER = _TYPE + "envoy.config.cluster.v3.Cluster"
-ENDPOINTS = _TYPE + "envoy.config.endpoint.v3.ClusterLoadAssignment"
-LISTENER = _TYPE + "envoy.config.listener.v3.Listener"
-ROUTE = _TYPE + "envoy.config.route.v3.RouteConfiguration"
-SCOPED_ROUTE = _TYPE + "envoy.config.route.v3.ScopedRouteConfiguration"
-SECRET = _TYPE + "envoy.extensions.transport_sockets.tls.v3.Secret"
-RUNTIME = _TYPE + "envoy.service.runtime.v3.Runtime"
+CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ENDPOINTS = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+ROUTE = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+SCOPED_ROUTE = "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
+SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+RUNTIME = "type.googleapis.com/envoy.service.runtime.v3.Runtime"
+
+TYPES = (RUNTIME, CLUSTER, ENDPOINTS, SECRET, LISTENER, SCOPED_ROUTE, ROUTE)
+"""All types served, in the order in which one update makes them: what is referred to before what refers to it."""
+
+Key = tuple[str, str]
+"""A resource's type and name."""
+
+
+class DanglingReferenceError(ValueError):
+    """A change would leave references to resources that do not exist."""
+
+
+def varint(value: int) -> bytes:
+    """Protobuf's encoding of an unsigned integer."""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def length_delimited(number: int, size: int) -> bytes:
+    """What stands before the `size` bytes of field `number` in a protobuf message."""
+    return varint(number << 3 | 2) + varint(size)
+
+
+def text_field(number: int, value: str) -> bytes:
+    """Field `number` of a protobuf message with a string in it."""
+    encoded = value.encode()
+    return length_delimited(number, len(encoded)) + encoded
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One xDS resource. `body`: a serialized google.protobuf.Any; `version`: hash of it; `refs`: (type_url, name) of
-    the resources that this one needs to exist.
+    """One xDS resource. `body` is the serialized google.protobuf.Any; it may hold a secret, so no repr shows it.
+
+    `refs` are the resources that this one needs to exist. `delta_head` and `state_head` are what stands before `body`
+    where a DeltaDiscoveryResponse or a DiscoveryResponse lists the resource: head + body is its `resources` field.
     """
 
     type_url: str
     name: str
     version: str
-    body: bytes
-    refs: tuple[tuple[str, str], ...] = ()
+    body: bytes = field(repr=False)
+    refs: tuple[Key, ...] = ()
+    delta_head: bytes = field(init=False, repr=False, compare=False)
+    state_head: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        size = len(self.body)
+        inner = text_field(3, self.name) + text_field(1, self.version) + length_delimited(2, size)
+        object.__setattr__(self, "delta_head", length_delimited(2, len(inner) + size) + inner)
+        object.__setattr__(self, "state_head", length_delimited(2, size))
+
+    @property
+    def key(self) -> Key:
+        """Type and name."""
+        return self.type_url, self.name
 
 
-def resource(type_url: str, name: str, message: Message, refs: tuple[tuple[str, str], ...] = ()) -> Resource:
-    """Packs a message; equal messages give equal bytes and versions."""
+def resource(type_url: str, name: str, message: Message, refs: Iterable[Key] = ()) -> Resource:
+    """Encodes `message`; equal messages give equal bytes, and so equal versions, in every process."""
     body = Any(type_url=type_url, value=message.SerializeToString(deterministic=True)).SerializeToString()
-    return Resource(type_url, name, xxhash.xxh3_64_hexdigest(body), body, refs)
+    return Resource(type_url, name, xxhash.xxh3_64_hexdigest(body), body, tuple(refs))
+
+
+class Entry(NamedTuple):
+    """A resource and the sequence number of its last change; in a tombstone, of its removal."""
+
+    sequence: int
+    resource: Resource
+
+
+class Log:
+    """The resources of one type, and the tombstones of removed ones, each in the order of their last change."""
+
+    __slots__ = ("_digest", "_gone", "_live")
+
+    def __init__(self) -> None:
+        self._live: OrderedDict[str, Entry] = OrderedDict()
+        self._gone: OrderedDict[str, Entry] = OrderedDict()
+        self._digest = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def get(self, name: str) -> Entry | None:
+        """The resource of that name."""
+        return self._live.get(name)
+
+    def resources(self) -> Iterator[Resource]:
+        """All of them, least recently changed first."""
+        return (entry.resource for entry in self._live.values())
+
+    @property
+    def version(self) -> str:
+        """A hash of all names and versions, whatever their order: what a DiscoveryResponse calls its version."""
+        return f"{self._digest:016x}"
+
+    def changed_since(self, position: int) -> Iterator[Entry]:
+        """What changed after `position`, newest first."""
+        return _newer(self._live, position)
+
+    def removed_since(self, position: int) -> Iterator[Entry]:
+        """The tombstones of what was removed after `position`, newest first."""
+        return _newer(self._gone, position)
+
+    def put(self, new: Resource, sequence: int) -> None:
+        """Adds or replaces a resource: the newest change."""
+        if old := self._live.pop(new.name, None):
+            self._count(old.resource, -1)
+        self._gone.pop(new.name, None)
+        self._live[new.name] = Entry(sequence, new)
+        self._count(new, 1)
+
+    def drop(self, name: str, sequence: int) -> None:
+        """Turns a resource into a tombstone: the newest removal."""
+        entry = self._live.pop(name)
+        self._count(entry.resource, -1)
+        self._gone[name] = Entry(sequence, entry.resource)
+
+    def forget(self, position: int) -> None:
+        """Drops the tombstones of what was removed at or before `position`."""
+        while self._gone and next(iter(self._gone.values())).sequence <= position:
+            self._gone.popitem(last=False)
+
+    def _count(self, counted: Resource, sign: int) -> None:
+        digest = xxhash.xxh3_64_intdigest(f"{counted.name}\0{counted.version}")
+        self._digest = (self._digest + sign * digest) % (1 << 64)
+
+
+def _newer(entries: OrderedDict[str, Entry], position: int) -> Iterator[Entry]:
+    for entry in reversed(entries.values()):
+        if entry.sequence <= position:
+            return
+        yield entry
+
+
+class Snapshot:
+    """All resources at one instant. `sequence` grows by one with each change."""
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.logs = {type_url: Log() for type_url in TYPES}
+        self._referrers: Counter[Key] = Counter()
+
+    def get(self, key: Key) -> Resource | None:
+        """The resource of that type and name."""
+        entry = self.logs[key[0]].get(key[1])
+        return entry.resource if entry else None
+
+    def is_referred_to(self, key: Key) -> bool:
+        """Whether a resource that exists refers to this one, which need not exist."""
+        return self._referrers[key] > 0
+
+    def apply(self, put: Iterable[Resource], drop: Iterable[Key] = ()) -> bool:
+        """Makes one change of all that is named; False if nothing differs. Work in proportion to what is named.
+
+        Raises DanglingReferenceError, and changes nothing, if afterwards a reference would lead nowhere.
+        """
+        new = {each.key: each for each in put}
+        changed = {key: each for key, each in new.items() if (old := self.get(key)) is None or old != each}
+        dropped = {key for key in drop if key not in new and self.get(key) is not None}
+        if not changed and not dropped:
+            return False
+        referrers = self._recount(changed, dropped)
+        self._check(referrers, changed, dropped)
+        self.sequence += 1
+        for key in dropped:
+            self.logs[key[0]].drop(key[1], self.sequence)
+        for each in changed.values():
+            self.logs[each.type_url].put(each, self.sequence)
+        for key, count in referrers.items():
+            if count:
+                self._referrers[key] = count
+            else:
+                del self._referrers[key]
+        return True
+
+    def missing(self, resources: Collection[Resource]) -> tuple[Key, ...]:
+        """What these refer to and what neither exists nor is one of them. References to secrets do not count."""
+        among = {each.key for each in resources}
+        refs = {ref for each in resources for ref in each.refs}
+        return tuple(sorted(ref for ref in refs - among if ref[0] != SECRET and self.get(ref) is None))
+
+    def forget(self, position: int) -> None:
+        """Drops the tombstones that every stream has passed."""
+        for log in self.logs.values():
+            log.forget(position)
+
+    def _recount(self, changed: dict[Key, Resource], dropped: set[Key]) -> dict[Key, int]:
+        """How many resources will refer to each key whose count this change touches."""
+        difference: Counter[Key] = Counter()
+        for key in (*changed, *dropped):
+            if old := self.get(key):
+                difference.subtract(old.refs)
+        for each in changed.values():
+            difference.update(each.refs)
+        return {key: self._referrers[key] + difference[key] for key in (*difference, *dropped)}
+
+    def _check(self, referrers: dict[Key, int], changed: dict[Key, Resource], dropped: set[Key]) -> None:
+        dangling = [
+            key
+            for key, count in referrers.items()
+            if count and key[0] != SECRET and key not in changed and (key in dropped or self.get(key) is None)
+        ]
+        if dangling:
+            names = ", ".join(sorted(name for _, name in dangling))
+            raise DanglingReferenceError(f"referred to, but not there: {names}")
