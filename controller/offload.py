@@ -13,18 +13,21 @@ returns for ever. What counts is the ratio local *would* carry if everything cam
 
 and only `carried < 1` without a break for the whole buffer ends an overflow. Two cases remain. A metric that is not proportional to load (a
 queue length) can still fool the rule; an overflow that is triggered again within the buffer of its return doubles the buffer, up to
-`BUFFER_GROWTH_MAX` times, so flapping dies out. And with everything remote, local gives no signal at all: instead of bringing all of it back to
-see what happens, `PROBE_PPM` of the traffic comes back first, and the ratio it causes decides.
+`BUFFER_GROWTH_MAX` times, so flapping dies out. And with everything remote, local is *blind*, it gives no signal at all: instead of bringing
+all of it back to see what happens, `PROBE_PPM` of the traffic comes back first, and the ratio it causes decides. (A metric that has no value
+at all without traffic, like a latency quantile, stays silent there, and silence moves nothing: such a metric wants a percentage below 100.)
 
-Proportional keeps the metric at its target: local deserves `local share / ratio` of the traffic. It moves only outside `TOLERANCE`, by
-bounded steps, with time between them for the metric to follow.
+Proportional keeps the metric at its target: local deserves `1 / carried` of the traffic. It moves only outside `TOLERANCE`, by bounded steps,
+with time between them for the metric to follow, and not while local is blind.
 
-Durations are counted between samples, never from a sample to the clock: a streak of one sample has length 0 however long nothing else came.
-Only staleness looks at the clock. Times are seconds since the epoch, since a decision survives a restart.
+Durations are counted between samples, never from a sample to the clock: a streak of one sample has length 0 however long nothing else came,
+and a gap as long as staleness breaks it. Only staleness looks at the clock. Times are seconds since the epoch, since a decision survives a
+restart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -88,6 +91,22 @@ class Reason(StrEnum):
     STARTING = "Starting"
 
 
+MOVES: Mapping[tuple[State, State], tuple[Reason, ...]] = {
+    (State.STANDBY, State.OVERFLOWING): (Reason.THRESHOLD_REACHED, Reason.METRICS_UNAVAILABLE, Reason.FORCED),
+    (State.STANDBY, State.FAILOVER): (Reason.NO_READY_ENDPOINT,),
+    (State.OVERFLOWING, State.STANDBY): (
+        Reason.RETURNED,
+        Reason.METRICS_UNAVAILABLE,
+        Reason.NO_METRICS,
+        Reason.MODE_OFF,
+    ),
+    (State.OVERFLOWING, State.FAILOVER): (Reason.NO_READY_ENDPOINT,),
+    (State.FAILOVER, State.STANDBY): (Reason.ENDPOINT_READY, Reason.METRICS_UNAVAILABLE, Reason.MODE_OFF),
+    (State.FAILOVER, State.OVERFLOWING): (Reason.THRESHOLD_REACHED, Reason.METRICS_UNAVAILABLE, Reason.FORCED),
+}
+"""Every change of state, and the reasons it can have."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the user asked for. `watched`: the model has at least one metric."""
@@ -124,8 +143,9 @@ class Decision:
     """The decision in force, and what the next one needs to remember of it.
 
     `wanted_ppm` is the share the policy asks for; `share_ppm` the one in force: 0 in DryRun and while no remote can take it, which `restraint` says.
-    `heard_s`: the last sample judged. `streak_from_s`: the first one of the unbroken run that argues for leaving this state.
-    `buffer_s`: the buffer in force, doubled by flapping.
+    `heard_s`: the last sample judged, 0 if the next one is to be judged whatever its age. `streak_from_s`: the first one of the unbroken run
+    that argues for leaving this state. `buffer_growth`: how many times the buffer is in force, more than 1 after flapping. `probing`: local is
+    tried with a part of the traffic after having had none.
     """
 
     state: State = State.STANDBY
@@ -139,7 +159,7 @@ class Decision:
     streak_from_s: float | None = None
     stepped_at_s: float | None = None
     returned_at_s: float | None = None
-    buffer_s: float = 0.0
+    buffer_growth: int = 1
     probing: bool = False
 
     @property
@@ -151,11 +171,7 @@ class Decision:
 def step(policy: Policy, last: Decision, seen: Observation, now: float) -> Decision:
     """The next decision. Stepping again with what was already seen changes nothing more."""
     decision = _decide(policy, last, seen, now)
-    restraint = ""
-    if decision.wanted_ppm and policy.mode is Mode.DRY_RUN:
-        restraint = f"DryRun: {decision.wanted_ppm / 10_000:g} % of the requests would leave."
-    elif decision.wanted_ppm and not seen.remote_ready:
-        restraint = "No remote can take requests, so they stay local."
+    restraint = _restraint(policy, decision, seen)
     return replace(
         decision,
         share_ppm=0 if restraint else decision.wanted_ppm,
@@ -169,29 +185,31 @@ def stale_at_s(policy: Policy, seen: Observation) -> float:
     return seen.ratio_at_s + policy.stale_s
 
 
+def _restraint(policy: Policy, decision: Decision, seen: Observation) -> str:
+    """Why a share that is wanted is not in force, empty if it is."""
+    if not decision.wanted_ppm:
+        return ""
+    if policy.mode is Mode.DRY_RUN:
+        return f"DryRun: {decision.wanted_ppm / 10_000:g} % of the requests would leave."
+    if seen.remote_ready:
+        return ""
+    if decision.state is State.FAILOVER:
+        return "No remote can take requests either, so they fail."
+    return "No remote can take requests, so they stay local."
+
+
 def _decide(policy: Policy, last: Decision, seen: Observation, now: float) -> Decision:
     if policy.mode is Mode.OFF:
         return _stay_local(last, Reason.MODE_OFF, "Offloading is switched off (mode Off).")
     if seen.local_ready is False:
         return _fail_over(last)
+    if last.state is State.FAILOVER and seen.local_ready is None:
+        return last
     if policy.mode is Mode.FORCE:
-        return _overflow(policy, last, policy.ceiling_ppm, Reason.FORCED, "Offloading is forced (mode Force).")
+        return _overflow(_unheard(last), policy.ceiling_ppm, Reason.FORCED, "Offloading is forced (mode Force).")
     if last.state is State.FAILOVER:
-        if seen.local_ready is None:
-            return last
         return _recover(policy, last, seen, now)
-    if not policy.watched:
-        return _stay_local(
-            last, Reason.NO_METRICS, "No metric is configured; requests leave only when local is full or down."
-        )
-    if now >= stale_at_s(policy, seen):
-        return _without_metrics(policy, last)
-    if seen.ratio is None or seen.ratio_at_s <= last.heard_s:
-        return _within_ceiling(policy, last)
-    last = replace(last, heard_s=seen.ratio_at_s)
-    if last.state is State.STANDBY:
-        return _watch(policy, last, seen.ratio, seen.ratio_at_s)
-    return _consider_return(policy, last, seen.ratio, seen.ratio_at_s)
+    return _judge(policy, last, seen, now)
 
 
 def _stay_local(last: Decision, reason: Reason, message: str) -> Decision:
@@ -218,19 +236,47 @@ def _recover(policy: Policy, last: Decision, seen: Observation, now: float) -> D
         wanted_ppm=0,
         reason=Reason.ENDPOINT_READY,
         message="A local endpoint is ready again.",
-        streak_from_s=None,
     )
     if policy.watched and seen.ratio is not None and seen.ratio >= 1 and now < stale_at_s(policy, seen):
         return _trigger(policy, replace(standby, heard_s=seen.ratio_at_s), seen.ratio, seen.ratio_at_s)
-    return _decide(policy, standby, seen, now)
+    return _judge(policy, standby, seen, now)
+
+
+def _judge(policy: Policy, last: Decision, seen: Observation, now: float) -> Decision:
+    """What the metric says, if there is one, it is not stale, and it says something new."""
+    if not policy.watched:
+        if last.state is State.STANDBY and last.reason is Reason.ENDPOINT_READY:
+            return last
+        message = "No metric is configured; requests leave only when local is full or down."
+        return _stay_local(last, Reason.NO_METRICS, message)
+    if now >= stale_at_s(policy, seen):
+        return _without_metrics(policy, last)
+    if seen.ratio is None or seen.ratio_at_s <= last.heard_s:
+        return _hold(policy, last)
+    unbroken = seen.ratio_at_s - last.heard_s < policy.stale_s
+    last = replace(last, heard_s=seen.ratio_at_s, streak_from_s=last.streak_from_s if unbroken else None)
+    if last.state is State.STANDBY:
+        return _watch(policy, last, seen.ratio, seen.ratio_at_s)
+    return _consider_return(policy, last, seen.ratio, seen.ratio_at_s)
+
+
+def _unheard(last: Decision) -> Decision:
+    """Nothing is being judged; what is known then is judged anew, and a streak begins anew."""
+    return replace(last, heard_s=0.0, streak_from_s=None)
+
+
+def _hold(policy: Policy, last: Decision) -> Decision:
+    """Nothing new was heard, but perhaps the policy is new: an overflow keeps within it, and a reason that went with the old one is dropped."""
+    if last.reason in (Reason.STARTING, Reason.FORCED, Reason.MODE_OFF, Reason.NO_METRICS):
+        last = replace(last, reason=Reason.STARTING, message="Waiting for the first sample of the metric.")
+    return _within_ceiling(policy, last)
 
 
 def _within_ceiling(policy: Policy, last: Decision) -> Decision:
-    """No new sample, but perhaps a new policy: an overflow keeps going within it."""
     if last.state is not State.OVERFLOWING:
         return last
-    follows = policy.strategy is Strategy.FIXED and not last.probing
-    return replace(last, wanted_ppm=policy.ceiling_ppm if follows else min(last.wanted_ppm, policy.ceiling_ppm))
+    fixed = policy.strategy is Strategy.FIXED
+    return replace(last, wanted_ppm=_fixed_ppm(policy, last) if fixed else min(last.wanted_ppm, policy.ceiling_ppm))
 
 
 def _without_metrics(policy: Policy, last: Decision) -> Decision:
@@ -239,15 +285,15 @@ def _without_metrics(policy: Policy, last: Decision) -> Decision:
         return _stay_local(last, Reason.METRICS_UNAVAILABLE, silence + "staying local as configured.")
     if policy.on_unavailable is OnUnavailable.REMOTE:
         message = silence + "sending requests away as configured."
-        return _overflow(policy, last, policy.ceiling_ppm, Reason.METRICS_UNAVAILABLE, message)
-    held = replace(last, reason=Reason.METRICS_UNAVAILABLE, message=silence + "holding.", streak_from_s=None)
+        return _overflow(_unheard(last), policy.ceiling_ppm, Reason.METRICS_UNAVAILABLE, message)
+    held = replace(_unheard(last), reason=Reason.METRICS_UNAVAILABLE, message=silence + "holding.")
     return _within_ceiling(policy, held)
 
 
 def _watch(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
     """Standby: has the metric been reached for long enough?"""
     if ratio < 1:
-        calm = replace(last, wanted_ppm=0, streak_from_s=None)
+        calm = replace(last, streak_from_s=None)
         if last.reason in (Reason.RETURNED, Reason.ENDPOINT_READY):
             return calm
         return replace(calm, reason=Reason.BELOW_TARGET, message="The metric is below its target.")
@@ -256,23 +302,24 @@ def _watch(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decisio
     if at_s - from_s >= policy.activation_s:
         return _trigger(policy, last, ratio, at_s)
     message = f"The metric has reached its target; overflowing once that has lasted {policy.activation_s:g} s."
-    return replace(last, wanted_ppm=0, reason=Reason.ACTIVATING, message=message)
+    return replace(last, reason=Reason.ACTIVATING, message=message)
 
 
 def _trigger(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
     """Standby -> Overflowing. Coming back to it within the buffer of the last return means that returning was wrong: wait longer next time."""
     began_s = at_s if last.streak_from_s is None else last.streak_from_s
-    flapped = last.returned_at_s is not None and began_s - last.returned_at_s <= last.buffer_s
-    buffer_s = min(2 * last.buffer_s, BUFFER_GROWTH_MAX * policy.buffer_s) if flapped else policy.buffer_s
-    if policy.strategy is Strategy.FIXED:
-        share_ppm = policy.ceiling_ppm
-    else:
-        share_ppm = _proportional_ppm(policy, 0, 0, ratio)
-    decision = _overflow(policy, last, share_ppm, Reason.THRESHOLD_REACHED, _FULL)
-    return replace(decision, buffer_s=buffer_s, stepped_at_s=at_s, returned_at_s=None)
+    flapped = last.returned_at_s is not None and began_s - last.returned_at_s <= policy.buffer_s * last.buffer_growth
+    fixed = policy.strategy is Strategy.FIXED
+    share_ppm = policy.ceiling_ppm if fixed else _proportional_ppm(policy, last.wanted_ppm, carried=ratio)
+    return replace(
+        _overflow(last, share_ppm, Reason.THRESHOLD_REACHED, _FULL),
+        buffer_growth=_grown(last) if flapped else 1,
+        stepped_at_s=at_s,
+        returned_at_s=None,
+    )
 
 
-def _overflow(policy: Policy, last: Decision, share_ppm: int, reason: Reason, message: str) -> Decision:
+def _overflow(last: Decision, share_ppm: int, reason: Reason, message: str) -> Decision:
     return replace(
         last,
         state=State.OVERFLOWING,
@@ -280,63 +327,73 @@ def _overflow(policy: Policy, last: Decision, share_ppm: int, reason: Reason, me
         reason=reason,
         message=message,
         streak_from_s=None,
-        buffer_s=max(last.buffer_s, policy.buffer_s),
         probing=False,
     )
 
 
+def _grown(last: Decision) -> int:
+    return min(2 * last.buffer_growth, BUFFER_GROWTH_MAX)
+
+
 def _consider_return(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
     """Overflowing: could local carry everything, and for long enough? Else keep the share that the strategy asks for."""
-    blind = policy.scope is Scope.LOCAL and last.share_ppm >= PPM
-    if _carried(policy, last.share_ppm, ratio) >= 1:
-        kept = replace(last, streak_from_s=None, reason=Reason.THRESHOLD_REACHED, message=_FULL)
-        return _adjust(policy, kept, ratio, at_s)
+    if _carried(policy, last, ratio) >= 1:
+        full = replace(last, streak_from_s=None, reason=Reason.THRESHOLD_REACHED, message=_FULL)
+        return _adjust(policy, full, ratio, at_s)
+    blind = _blind(policy, last)
+    buffer_s = policy.buffer_s * last.buffer_growth
     from_s = at_s if last.streak_from_s is None else last.streak_from_s
-    if at_s - from_s < last.buffer_s:
-        message = f"Local could carry all requests; returning once that has lasted {last.buffer_s:g} s."
+    if at_s - from_s < buffer_s:
+        message = f"Local could carry all requests; returning once that has lasted {buffer_s:g} s."
+        if blind:
+            message = f"Local gets no requests; trying it with a part of them after {buffer_s:g} s below its target."
         kept = replace(last, streak_from_s=from_s, reason=Reason.BUFFERING, message=message)
         return _adjust(policy, kept, ratio, at_s)
     if blind:
-        probe = replace(last, probing=True, streak_from_s=None, stepped_at_s=at_s, wanted_ppm=PPM - PROBE_PPM)
-        return replace(
-            probe, reason=Reason.PROBING, message="Bringing a part of the requests back to see what local can carry."
-        )
-    message = f"Local could carry all requests for {last.buffer_s:g} s."
+        message = "Bringing a part of the requests back to see what local can carry."
+        share_ppm = min(PPM - PROBE_PPM, policy.ceiling_ppm)
+        probe = _overflow(last, share_ppm, Reason.PROBING, message)
+        return replace(probe, stepped_at_s=at_s, probing=True)
+    message = f"Local could carry all requests for {buffer_s:g} s."
     back = replace(last, state=State.STANDBY, wanted_ppm=0, reason=Reason.RETURNED, message=message)
     return replace(back, returned_at_s=at_s, streak_from_s=None, probing=False)
 
 
-def _carried(policy: Policy, share_ppm: int, ratio: float) -> float:
-    """The ratio if everything came back. With everything remote, local says nothing: its own ratio has to do."""
-    if policy.scope is Scope.TOTAL or share_ppm >= PPM:
+def _blind(policy: Policy, last: Decision) -> bool:
+    """Nothing reaches local, so its metric says nothing."""
+    return policy.scope is Scope.LOCAL and last.share_ppm >= PPM
+
+
+def _carried(policy: Policy, last: Decision, ratio: float) -> float:
+    """The ratio if everything came back; while local is blind, its own ratio has to do."""
+    if policy.scope is Scope.TOTAL or _blind(policy, last):
         return ratio
-    return ratio * PPM / (PPM - share_ppm)
+    return ratio * PPM / (PPM - last.share_ppm)
 
 
 def _adjust(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
-    """The share while overflowing: the strategy's, or the probe's while local does well enough under it."""
+    """The share while overflowing, by the strategy."""
     if policy.strategy is Strategy.FIXED:
-        if not (last.probing and policy.ceiling_ppm == PPM):
-            return replace(last, wanted_ppm=policy.ceiling_ppm, probing=False)
-        if ratio < 1:
-            return last
-        buffer_s = min(2 * last.buffer_s, BUFFER_GROWTH_MAX * policy.buffer_s)
-        return replace(last, wanted_ppm=PPM, probing=False, buffer_s=buffer_s)
-    if last.stepped_at_s is not None and at_s - last.stepped_at_s < policy.interval_s:
-        return replace(last, wanted_ppm=min(last.wanted_ppm, policy.ceiling_ppm))
-    share_ppm = _proportional_ppm(policy, last.wanted_ppm, last.share_ppm, ratio)
-    stepped_at_s = last.stepped_at_s if share_ppm == last.wanted_ppm else at_s
-    return replace(last, wanted_ppm=share_ppm, stepped_at_s=stepped_at_s, probing=False)
+        if last.probing and ratio >= 1:
+            last = replace(last, probing=False, buffer_growth=_grown(last))
+        return replace(last, wanted_ppm=_fixed_ppm(policy, last))
+    last = _within_ceiling(policy, last)
+    carried = _carried(policy, last, ratio)
+    too_soon = last.stepped_at_s is not None and at_s - last.stepped_at_s < policy.interval_s
+    on_target = abs(carried * (PPM - last.share_ppm) / PPM - 1) <= TOLERANCE
+    if too_soon or on_target or _blind(policy, last):
+        return last
+    share_ppm = _proportional_ppm(policy, last.wanted_ppm, carried)
+    return last if share_ppm == last.wanted_ppm else replace(last, wanted_ppm=share_ppm, stepped_at_s=at_s)
 
 
-def _proportional_ppm(policy: Policy, wanted_ppm: int, in_force_ppm: int, ratio: float) -> int:
-    """One step from `wanted_ppm` towards the smallest share at which the metric would be at its target."""
-    local = max(PPM - in_force_ppm, PROBE_PPM) / PPM
-    pressure = ratio * local if policy.scope is Scope.TOTAL else ratio
-    share_ppm = wanted_ppm
-    if abs(pressure - 1) > TOLERANCE:
-        local_ppm = min(PPM * local / pressure, PPM) if pressure > 0 else PPM
-        step_ppm = PPM - local_ppm - wanted_ppm
-        step_ppm = max(-policy.max_step_ppm, min(policy.max_step_ppm, step_ppm))
-        share_ppm = round((wanted_ppm + step_ppm) / SHARE_GRAIN_PPM) * SHARE_GRAIN_PPM
-    return max(0, min(share_ppm, policy.ceiling_ppm))
+def _fixed_ppm(policy: Policy, last: Decision) -> int:
+    """Fixed: the ceiling; a probe keeps a part of the traffic back, so that local can be judged."""
+    return min(PPM - PROBE_PPM, policy.ceiling_ppm) if last.probing else policy.ceiling_ppm
+
+
+def _proportional_ppm(policy: Policy, wanted_ppm: int, carried: float) -> int:
+    """Proportional: one step from `wanted_ppm` towards the smallest share at which the metric is at its target."""
+    target_ppm = PPM - PPM / max(carried, 1.0)
+    step_ppm = max(-policy.max_step_ppm, min(policy.max_step_ppm, target_ppm - wanted_ppm))
+    return min(round((wanted_ppm + step_ppm) / SHARE_GRAIN_PPM) * SHARE_GRAIN_PPM, policy.ceiling_ppm)

@@ -50,10 +50,10 @@ def policy_of(model: ModelDeployment) -> offload.Policy:
 
 
 def hosts_of(model: ModelDeployment) -> tuple[str, ...]:
-    """Every Host that callers may use: the Service's names, short to fully qualified, and the model's own. Lower
-    case.
+    """Every Host that callers may use, in lower case: the Service's names, short to fully qualified, and the model's own
+    if it can stand in a Host.
     """
-    names = [model.spec.model]
+    names = [model.spec.model] if _HOST.fullmatch(model.spec.model) else []
     if service := model.spec.service_ref:
         full = f"{service.name}.{service.namespace or model.metadata.namespace}"
         names += [service.name, full, f"{full}.svc", f"{full}.svc.{CLUSTER_DOMAIN}"]

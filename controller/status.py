@@ -46,7 +46,7 @@ def model_status(
         "reason": str(decision.reason),
         "message": decision.sentence,
         "since_s": decision.since_s,
-        "buffer_s": decision.buffer_s or record.policy.buffer_s,
+        "buffer_s": record.policy.buffer_s * decision.buffer_growth,
         "metrics": [_metric(gauge, now) for gauge in record.gauges],
         "local": {
             "ready_replicas": record.replicas,

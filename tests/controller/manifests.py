@@ -65,7 +65,9 @@ def service(name: str = "llama", namespace: str = "default", port: int = 80) -> 
     return parsed.model
 
 
-def endpoint_slice(*addresses: str, of: str = "llama", namespace: str = "default", ready: bool = True) -> objects.EndpointSlice:
+def endpoint_slice(
+    *addresses: str, of: str = "llama", namespace: str = "default", ready: bool = True
+) -> objects.EndpointSlice:
     parsed = objects.parse_endpoint_slice(
         {
             "apiVersion": "discovery.k8s.io/v1",

@@ -124,7 +124,7 @@ def test_defect_1_a_burst_after_a_calm_offloads_again() -> None:
     for _ in range(3):
         found.read(15, times=7)
         assert (found.state(), found.share()) == (State.OVERFLOWING, PPM // 2)
-        found.read(2, times=70)
+        found.read(2, times=140)
         assert (found.state(), found.share()) == (State.STANDBY, 0)
 
 
@@ -162,11 +162,9 @@ def test_silence_changes_nothing_and_is_said_after_a_while() -> None:
 
 def test_staleness_is_noticed_without_any_event() -> None:
     found = world(behavior={"percentage": 50, "onMetricsUnavailable": "Local"}).read(15, times=7)
-    wake_at_s = found.engine.wake_at()
-    assert wake_at_s is not None
-    found.wait(wake_at_s - found.now)
+    while (wake_at_s := found.engine.wake_at()) is not None:
+        found.wait(wake_at_s - found.now)
     assert found.share() == 0
-    assert found.engine.wake_at() is None
 
 
 def test_endpoints_that_vanish_from_view_are_not_an_outage() -> None:
@@ -209,9 +207,7 @@ def test_defect_17_the_second_model_of_one_name_and_environment_is_told_who_has_
 def test_defect_7_the_same_name_in_two_namespaces_is_two_models() -> None:
     manifest = model_manifest(namespace="team")
     manifest["spec"]["environment"] = "team"
-    found = world().give(
-        service(namespace="team"), endpoint_slice("10.9.9.9", namespace="team"), model_from(manifest)
-    )
+    found = world().give(service(namespace="team"), endpoint_slice("10.9.9.9", namespace="team"), model_from(manifest))
     assert found.routes["team/llama"].local.endpoints == (ir.Endpoint("10.9.9.9", 8000),)
     assert "llama.team" in found.routes["team/llama"].hosts
     assert "llama" in found.routes[KEY].hosts
@@ -310,7 +306,9 @@ def test_a_missing_secret_is_named_and_its_arrival_is_enough() -> None:
 
 def test_models_of_one_client_share_one_token() -> None:
     remote = {"host": "r.example.com", "authConfig": OAUTH}
-    found = World().give(secret(client_secret="s3cret"), model("one", remoteBackend=remote), model("two", remoteBackend=remote))
+    found = World().give(
+        secret(client_secret="s3cret"), model("one", remoteBackend=remote), model("two", remoteBackend=remote)
+    )
     assert len(found.clients) == 1
     found.give(Removed(Kind.MODEL_DEPLOYMENT, "default/one"))
     assert len(found.clients) == 1
@@ -319,7 +317,10 @@ def test_models_of_one_client_share_one_token() -> None:
 
 
 def test_an_api_key_goes_to_the_gateway_and_nowhere_else() -> None:
-    auth = {"type": "apiKey", "apiKeyConfig": {"secretRef": {"name": "remote", "key": "key"}, "header": "X-Api-Key", "prefix": ""}}
+    auth = {
+        "type": "apiKey",
+        "apiKeyConfig": {"secretRef": {"name": "remote", "key": "key"}, "header": "X-Api-Key", "prefix": ""},
+    }
     found = world(remoteBackend={"host": "r.example.com", "authConfig": auth}).give(secret(key="k-123"))
     (held,) = found.secrets.values()
     assert held.value == "k-123"

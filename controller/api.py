@@ -1,0 +1,274 @@
+"""Pure: the custom resources as types: ModelDeployment (deployment.beamlit.com) and Policy (authorization.beamlit.com).
+
+Every field that users of Beamlit Controller could write is here under the same name, beside our own; a manifest without ours behaves as
+theirs did. `enabled: false` and `percentage: 0` are values, not absences. `parse` never raises: it answers with a model or with every problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+from pydantic import Field, StringConstraints, model_validator
+
+from controller.metric_spec import (
+    ContainerResourceMetric,
+    CrossVersionObjectReference,
+    ExternalMetric,
+    LabelSelector,
+    LabelSelectorRequirement,
+    MetricIdentifier,
+    MetricSpec,
+    MetricTarget,
+    ObjectMetric,
+    PodsMetric,
+    ResourceMetric,
+)
+from controller.offload import Mode, OnUnavailable, Scope, Strategy
+from controller.parsing import ApiModel, Bool, Int, Invalid, Parsed, Port, Problem, Seconds, Text, parse_as
+from controller.remote_backend import (
+    ApiKeyConfig,
+    AuthConfig,
+    HeaderName,
+    OAuthConfig,
+    RemoteBackend,
+    SecretKeyRef,
+    TlsConfig,
+)
+from xds import ir
+
+MODEL_API_VERSION = "deployment.beamlit.com/v1alpha1"
+POLICY_API_VERSION = "authorization.beamlit.com/v1alpha1"
+
+R = TypeVar("R", bound="_Resource")
+ObjectName = Annotated[str, StringConstraints(strict=True, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+Percentage = Annotated[Int, Field(ge=0, le=100)]
+StatusCode = Annotated[Int, Field(ge=400, le=599)]
+
+
+class Metadata(ApiModel):
+    unread = frozenset(
+        {"deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "managedFields"}
+        | {"ownerReferences", "resourceVersion", "selfLink"}
+    )
+    name: ObjectName
+    namespace: ObjectName = "default"
+    annotations: Mapping[str, str] = Field(default_factory=dict)
+    labels: Mapping[str, str] = Field(default_factory=dict)
+    generation: Int = 0
+    uid: str | None = None
+    creation_timestamp: str | None = None
+
+
+class _ObjectReference(ApiModel):
+    unread = frozenset({"fieldPath", "resourceVersion", "uid"})
+    api_version: Text | None = None
+    kind: Text | None = None
+    name: Text
+    namespace: Text | None = None
+    """None: the namespace of the object that refers."""
+
+
+class ModelSourceRef(_ObjectReference):
+    """The workload that runs the model."""
+
+    kind: Literal["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"]
+
+
+class ServiceRef(_ObjectReference):
+    """A Service. `target_port`, whatever its name says, is the number of one of the Service's own ports."""
+
+    target_port: Port | None = None
+
+
+class PolicyRef(_ObjectReference):
+    ref_type: Literal["remotePolicy", "localPolicy"]
+
+
+class ServerlessConfig(ApiModel):
+    """How the remote copy of the model scales."""
+
+    min_num_replicas: Annotated[Int, Field(ge=0)] = 0
+    max_num_replicas: Annotated[Int, Field(ge=0)] = 10
+    metric: str | None = None
+    target: str | None = None
+    scale_up_minimum: Annotated[Int, Field(ge=2)] | None = None
+    scale_down_delay: str | None = None
+    stable_window: str | None = None
+    last_pod_retention_period: str | None = None
+
+
+class Behavior(ApiModel):
+    """When traffic leaves and comes back: controller/offload.py has the theory."""
+
+    percentage: Percentage = 100
+    strategy: Strategy = Strategy.FIXED
+    activation_seconds: Seconds = 5.0
+    buffer_seconds: Seconds = 60.0
+    max_step_percentage: Annotated[Int, Field(ge=1, le=100)] = 25
+    interval_seconds: Seconds = 5.0
+    metric_scope: Scope = Scope.LOCAL
+    stale_seconds: Annotated[Seconds, Field(gt=0)] = 60.0
+    on_metrics_unavailable: OnUnavailable = OnUnavailable.HOLD
+    mode: Mode = Mode.AUTO
+
+
+class LocalLimit(ApiModel):
+    max_concurrent_requests_per_replica: Annotated[Int, Field(ge=1, le=ir.UNLIMITED)]
+
+
+class SessionAffinity(ApiModel):
+    """Requests with the same value of this header go to the same destination."""
+
+    header: HeaderName
+
+
+class RetrySpec(ApiModel):
+    """`attempts`: further destinations to try, None: all there are. `status_codes`: answers that are tried elsewhere."""
+
+    attempts: Annotated[Int, Field(ge=0, le=ir.MAX_REMOTES)] | None = None
+    status_codes: tuple[StatusCode, ...] = (429,)
+
+
+class OffloadingConfig(ApiModel):
+    remote_backend: RemoteBackend | None = None
+    remote_backends: tuple[RemoteBackend, ...] = ()
+    metrics: tuple[MetricSpec, ...] = ()
+    behavior: Behavior = Behavior()
+    local_limit: LocalLimit | None = None
+    session_affinity: SessionAffinity | None = None
+    retry: RetrySpec = RetrySpec()
+
+    @property
+    def remotes(self) -> tuple[RemoteBackend, ...]:
+        """The remotes in slot order; none: the default remote, if the settings have one."""
+        return self.remote_backends or ((self.remote_backend,) if self.remote_backend else ())
+
+    @model_validator(mode="after")
+    def _remotes_fit_together(self) -> OffloadingConfig:
+        if self.remote_backend and self.remote_backends:
+            raise ValueError("remoteBackend and remoteBackends are both given; keep one of them")
+        if len(self.remote_backends) > ir.MAX_REMOTES:
+            raise ValueError(f"remoteBackends has {len(self.remote_backends)} entries; at most {ir.MAX_REMOTES} work")
+        names = [remote.name for remote in self.remote_backends]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"remoteBackends needs a different name in each entry; {', '.join(doubled)} is there twice"
+            )
+        return self
+
+
+class ModelSpec(ApiModel):
+    model: Text
+    enabled: Bool = True
+    model_source_ref: ModelSourceRef
+    service_ref: ServiceRef | None = None
+    metric_service_ref: ServiceRef | None = None
+    environment: Text = "production"
+    policies: tuple[PolicyRef, ...] = ()
+    serverless_config: ServerlessConfig | None = None
+    offloading_config: OffloadingConfig = OffloadingConfig()
+
+
+class _Resource(ApiModel):
+    unread = frozenset({"apiVersion", "kind", "status"})
+    api_version_expected: ClassVar[str]
+    metadata: Metadata
+
+    @property
+    def key(self) -> str:
+        """'<namespace>/<name>'."""
+        return f"{self.metadata.namespace}/{self.metadata.name}"
+
+
+class ModelDeployment(_Resource):
+    """A served model and how it overflows."""
+
+    api_version_expected = MODEL_API_VERSION
+    spec: ModelSpec
+
+
+class PolicyLocation(ApiModel):
+    type: Literal["location", "country", "continent"]
+    name: Text
+
+
+class PolicyFlavor(ApiModel):
+    type: Literal["cpu", "gpu"]
+    name: Text
+
+
+class PolicySpec(ApiModel):
+    display_name: str | None = None
+    type: Literal["location", "flavor"]
+    locations: tuple[PolicyLocation, ...] = ()
+    flavors: tuple[PolicyFlavor, ...] = ()
+
+
+class Policy(_Resource):
+    """Where a model's remote copy may run. Policies of one type add up, those of different types restrict each other."""
+
+    api_version_expected = POLICY_API_VERSION
+    spec: PolicySpec
+
+
+def parse(obj: Mapping[str, object]) -> Parsed[ModelDeployment] | Invalid:
+    """A ModelDeployment from its decoded manifest."""
+    return _parse(ModelDeployment, obj)
+
+
+def parse_policy(obj: Mapping[str, object]) -> Parsed[Policy] | Invalid:
+    """A Policy from its decoded manifest."""
+    return _parse(Policy, obj)
+
+
+def _parse(resource: type[R], obj: Mapping[str, object]) -> Parsed[R] | Invalid:
+    parsed = parse_as(resource, obj)
+    if obj.get("apiVersion") == resource.api_version_expected:
+        return parsed
+    problem = Problem("apiVersion", f"must be {resource.api_version_expected}")
+    return Invalid((problem, *(parsed.problems if isinstance(parsed, Invalid) else ())))
+
+
+__all__ = [
+    "MODEL_API_VERSION",
+    "POLICY_API_VERSION",
+    "ApiKeyConfig",
+    "AuthConfig",
+    "Behavior",
+    "ContainerResourceMetric",
+    "CrossVersionObjectReference",
+    "ExternalMetric",
+    "Invalid",
+    "LabelSelector",
+    "LabelSelectorRequirement",
+    "LocalLimit",
+    "Metadata",
+    "MetricIdentifier",
+    "MetricSpec",
+    "MetricTarget",
+    "ModelDeployment",
+    "ModelSourceRef",
+    "ModelSpec",
+    "OAuthConfig",
+    "ObjectMetric",
+    "OffloadingConfig",
+    "Parsed",
+    "PodsMetric",
+    "Policy",
+    "PolicyFlavor",
+    "PolicyLocation",
+    "PolicyRef",
+    "PolicySpec",
+    "Problem",
+    "RemoteBackend",
+    "ResourceMetric",
+    "RetrySpec",
+    "SecretKeyRef",
+    "ServerlessConfig",
+    "ServiceRef",
+    "SessionAffinity",
+    "TlsConfig",
+    "parse",
+    "parse_policy",
+]

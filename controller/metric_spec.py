@@ -1,0 +1,154 @@
+"""Pure: autoscaling/v2 MetricSpec, the form in which HorizontalPodAutoscalers and our offloading name a metric and its target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+
+from controller.parsing import ApiModel, Int, Text
+from controller.quantity import parse_quantity
+
+TargetType = Literal["Utilization", "Value", "AverageValue"]
+
+
+def _positive_quantity(value: object) -> Fraction:
+    quantity = parse_quantity(value)
+    if quantity <= 0:
+        raise ValueError("must be above 0")
+    return quantity
+
+
+Quantity = Annotated[
+    Fraction,
+    PlainValidator(_positive_quantity),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}),
+]
+
+
+class LabelSelectorRequirement(ApiModel):
+    key: Text
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _values_fit_operator(self) -> LabelSelectorRequirement:
+        if bool(self.values) != (self.operator in ("In", "NotIn")):
+            raise ValueError(f"operator {self.operator} {'must not have values' if self.values else 'needs values'}")
+        return self
+
+
+class LabelSelector(ApiModel):
+    match_labels: Mapping[str, str] = Field(default_factory=dict)
+    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+
+
+class MetricIdentifier(ApiModel):
+    """`name`: a metric's name, or for External metrics from Prometheus any PromQL expression."""
+
+    name: Text
+    selector: LabelSelector | None = None
+
+
+class MetricTarget(ApiModel):
+    """What the metric is compared with: exactly the member that `type` names."""
+
+    type: TargetType
+    value: Quantity | None = None
+    average_value: Quantity | None = None
+    average_utilization: Annotated[Int, Field(ge=1)] | None = None
+    """Percent of what the pods request."""
+
+    @model_validator(mode="after")
+    def _member_fits_type(self) -> MetricTarget:
+        members = {
+            "value": self.value,
+            "averageValue": self.average_value,
+            "averageUtilization": self.average_utilization,
+        }
+        wanted = {"Utilization": "averageUtilization", "Value": "value", "AverageValue": "averageValue"}[self.type]
+        if members.pop(wanted) is None:
+            raise ValueError(f"type {self.type} needs {wanted}")
+        if others := [name for name, value in members.items() if value is not None]:
+            raise ValueError(f"type {self.type} takes only {wanted}; remove {' and '.join(others)}")
+        return self
+
+
+class CrossVersionObjectReference(ApiModel):
+    api_version: Text | None = None
+    kind: Text
+    name: Text
+
+
+class _Source(ApiModel):
+    """A metric with its target."""
+
+    targets: ClassVar[tuple[TargetType, ...]]
+    target: MetricTarget
+
+    @model_validator(mode="before")
+    @classmethod
+    def _target_stands_beside_metric(cls, data: object) -> object:
+        if isinstance(data, Mapping) and isinstance(data.get("metric"), Mapping) and "target" in data["metric"]:
+            raise ValueError("target stands inside metric; move target one level up, next to metric")
+        return data
+
+    @model_validator(mode="after")
+    def _target_is_of_a_fitting_type(self) -> _Source:
+        if self.target.type not in self.targets:
+            raise ValueError(f"target.type must be {' or '.join(self.targets)} here, not {self.target.type}")
+        return self
+
+
+class ResourceMetric(_Source):
+    targets = ("Utilization", "AverageValue")
+    name: Text
+
+
+class ContainerResourceMetric(ResourceMetric):
+    container: Text
+
+
+class PodsMetric(_Source):
+    targets = ("AverageValue",)
+    metric: MetricIdentifier
+
+
+class ObjectMetric(_Source):
+    targets = ("Value", "AverageValue")
+    described_object: CrossVersionObjectReference
+    metric: MetricIdentifier
+
+
+class ExternalMetric(_Source):
+    targets = ("Value", "AverageValue")
+    metric: MetricIdentifier
+
+
+class MetricSpec(ApiModel):
+    """A metric: exactly the member that `type` names is set."""
+
+    type: Literal["Resource", "ContainerResource", "Pods", "Object", "External"]
+    resource: ResourceMetric | None = None
+    container_resource: ContainerResourceMetric | None = None
+    pods: PodsMetric | None = None
+    object: ObjectMetric | None = None
+    external: ExternalMetric | None = None
+
+    @model_validator(mode="after")
+    def _member_fits_type(self) -> MetricSpec:
+        members = {
+            "Resource": ("resource", self.resource),
+            "ContainerResource": ("containerResource", self.container_resource),
+            "Pods": ("pods", self.pods),
+            "Object": ("object", self.object),
+            "External": ("external", self.external),
+        }
+        wanted, value = members.pop(self.type)
+        if value is None:
+            raise ValueError(f"type {self.type} needs {wanted}")
+        if others := [name for name, member in members.values() if member is not None]:
+            raise ValueError(f"type {self.type} takes only {wanted}; remove {' and '.join(others)}")
+        return self

@@ -1,0 +1,261 @@
+"""Pure: Kubernetes' own objects that models refer to, with only the fields that are read: Service, EndpointSlice,
+Secret.
+
+Where a field may be absent, absent means what Kubernetes says it means: an endpoint without a `ready` condition is
+ready, a Service port without `targetPort` is its own target.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+from controller.parsing import Invalid, Parsed, Problem
+from xds import ir
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+
+_HTTP2 = frozenset({"kubernetes.io/h2c", "grpc"})
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of a Service. `name` is '' for the only port of a Service that does not name it."""
+
+    port: int
+    name: str = ""
+    target_port: int | str | None = None
+    protocol: str = "TCP"
+    app_protocol: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    key: str
+    ports: tuple[ServicePort, ...] = ()
+    selector: Mapping[str, str] = field(default_factory=dict)
+    type: str = "ClusterIP"
+    cluster_ip: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceEndpoint:
+    """One pod's addresses of the slice's family."""
+
+    addresses: tuple[str, ...]
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePort:
+    port: int
+    name: str = ""
+    app_protocol: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSlice:
+    """`service_key`: the Service it belongs to, '<namespace>/<name>'."""
+
+    key: str
+    service_key: str
+    address_type: str
+    ports: tuple[SlicePort, ...] = ()
+    endpoints: tuple[SliceEndpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    key: str
+    data: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The ready endpoints of a Service port: sorted, each once. `replicas`: pods, however many addresses each has."""
+
+    endpoints: tuple[ir.Endpoint, ...]
+    protocol: ir.Protocol = ir.Protocol.HTTP1
+    replicas: int = 0
+
+
+def ready_endpoints(service: Service, slices: Iterable[EndpointSlice], port: int | None) -> Resolved | str | None:
+    """The ready endpoints behind a port of a Service; a sentence if there is no such port; None while no slice is
+    known.
+
+    `port` None: the Service's only port, or its first. As in Kubernetes, the slice's port of the same *name* is the
+    one.
+    """
+    wanted = next((each for each in service.ports if port is None or each.port == port), None)
+    if wanted is None:
+        has = ", ".join(str(each.port) for each in service.ports) or "none"
+        return f"Service {service.key} has no port {port}; its ports: {has}"
+    known = [each for each in slices if each.address_type in ("IPv4", "IPv6")]
+    if not known:
+        return None
+    found: set[ir.Endpoint] = set()
+    pods_by_family: dict[str, int] = {}
+    protocols = {wanted.app_protocol}
+    for each in known:
+        target = next((p for p in each.ports if p.name == wanted.name), None)
+        if target is None:
+            continue
+        protocols.add(target.app_protocol)
+        for endpoint in each.endpoints:
+            if endpoint.ready and endpoint.addresses:
+                # Kubernetes: all addresses of an endpoint are one pod's, and the first is enough.
+                found.add(ir.Endpoint(endpoint.addresses[0], target.port))
+    for endpoint_ in found:
+        family = "v6" if ":" in endpoint_.address else "v4"
+        pods_by_family[family] = pods_by_family.get(family, 0) + 1
+    protocol = ir.Protocol.HTTP2 if protocols & _HTTP2 else ir.Protocol.HTTP1
+    return Resolved(tuple(sorted(found)), protocol, max(pods_by_family.values(), default=0))
+
+
+def parse_service(obj: Mapping[str, Any]) -> Parsed[Service] | Invalid:
+    """A Service from its decoded manifest."""
+    reader = _Reader(obj)
+    ports = tuple(
+        ServicePort(
+            port=reader.port(port.get("port"), f"spec.ports[{index}].port"),
+            name=str(port.get("name") or ""),
+            target_port=port.get("targetPort"),
+            protocol=str(port.get("protocol") or "TCP"),
+            app_protocol=port.get("appProtocol"),
+        )
+        for index, port in reader.mappings("spec.ports")
+    )
+    spec = reader.mapping("spec")
+    service = Service(
+        reader.key,
+        ports,
+        selector=reader.mapping("spec.selector"),
+        type=str(spec.get("type") or "ClusterIP"),
+        cluster_ip=spec.get("clusterIP"),
+    )
+    return reader.result(service)
+
+
+def parse_endpoint_slice(obj: Mapping[str, Any]) -> Parsed[EndpointSlice] | Invalid:
+    """An EndpointSlice from its decoded manifest."""
+    reader = _Reader(obj)
+    name = reader.mapping("metadata.labels").get(SERVICE_LABEL)
+    if not isinstance(name, str) or not name:
+        reader.problem(f"metadata.labels[{SERVICE_LABEL}]", "is required: it names the Service")
+    ports = tuple(
+        SlicePort(
+            reader.port(port.get("port"), f"ports[{index}].port"),
+            str(port.get("name") or ""),
+            port.get("appProtocol"),
+        )
+        for index, port in reader.mappings("ports")
+    )
+    family = str(obj.get("addressType") or "")
+    if family not in ("IPv4", "IPv6", "FQDN"):
+        reader.problem("addressType", "must be IPv4, IPv6 or FQDN")
+    endpoints = tuple(_endpoint(reader, family, index, each) for index, each in reader.mappings("endpoints"))
+    return reader.result(EndpointSlice(reader.key, f"{reader.namespace}/{name}", family, ports, endpoints))
+
+
+def _endpoint(reader: _Reader, family: str, index: int, obj: Mapping[str, Any]) -> SliceEndpoint:
+    at = f"endpoints[{index}].addresses"
+    raw = obj.get("addresses")
+    addresses = tuple(str(address) for address in raw) if isinstance(raw, list) else ()
+    if not addresses:
+        reader.problem(at, "needs at least one address")
+    for address in addresses:
+        try:
+            version = ip_address(address).version
+        except ValueError:
+            version = None
+        if family in ("IPv4", "IPv6") and family != f"IPv{version}":
+            reader.problem(at, f"{address!r} is no {family} address")
+    conditions = obj.get("conditions")
+    conditions = conditions if isinstance(conditions, Mapping) else {}
+    ready = conditions.get("ready") is not False
+    return SliceEndpoint(
+        addresses,
+        ready=ready,
+        serving=ready if conditions.get("serving") is None else bool(conditions["serving"]),
+        terminating=conditions.get("terminating") is True,
+    )
+
+
+def parse_secret(obj: Mapping[str, Any]) -> Parsed[Secret] | Invalid:
+    """A Secret from its decoded manifest: `data` is base64, `stringData` is text and wins."""
+    reader = _Reader(obj)
+    values: dict[str, bytes] = {}
+    for name, value in reader.mapping("data").items():
+        try:
+            values[str(name)] = base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError, TypeError):
+            reader.problem(f"data.{name}", "must be base64; plain text goes into stringData")
+    for name, value in reader.mapping("stringData").items():
+        if isinstance(value, str):
+            values[str(name)] = value.encode()
+        else:
+            reader.problem(f"stringData.{name}", "must be text (a number needs quotes to be text)")
+    return reader.result(Secret(reader.key, values))
+
+
+class _Reader:
+    """Reads one manifest and gathers everything that is wrong with it."""
+
+    def __init__(self, obj: Mapping[str, Any]) -> None:
+        self._obj = obj
+        self._problems: list[Problem] = []
+        metadata = self.mapping("metadata")
+        self.name = str(metadata.get("name") or "")
+        self.namespace = str(metadata.get("namespace") or "default")
+        if not self.name:
+            self.problem("metadata.name", "is required")
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def problem(self, field_: str, reason: str) -> None:
+        self._problems.append(Problem(field_, reason))
+
+    def mapping(self, path: str) -> Mapping[str, Any]:
+        value = self._at(path)
+        if value is None:
+            return {}
+        if isinstance(value, Mapping):
+            return value
+        self.problem(path, "must be a mapping of names to values")
+        return {}
+
+    def mappings(self, path: str) -> list[tuple[int, Mapping[str, Any]]]:
+        """A list of mappings, with their places."""
+        value = self._at(path)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            self.problem(path, "must be a list")
+            return []
+        for index, each in enumerate(value):
+            if not isinstance(each, Mapping):
+                self.problem(f"{path}[{index}]", "must be a mapping of names to values")
+        return [(index, each) for index, each in enumerate(value) if isinstance(each, Mapping)]
+
+    def port(self, value: object, at: str) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65_535:
+            return value
+        self.problem(at, "must be a number from 1 to 65535")
+        return 0
+
+    def result(self, thing: Any) -> Parsed[Any] | Invalid:
+        return Invalid(tuple(dict.fromkeys(self._problems))) if self._problems else Parsed(thing)
+
+    def _at(self, path: str) -> object:
+        value: object = self._obj
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value

@@ -1,0 +1,176 @@
+"""Pure: from decoded YAML or JSON to typed values, or to everything that is wrong with it, in words that a user understands.
+
+Invariants: nothing here raises on bad input; all problems are given at once; a problem names its field and never repeats a value that could
+be a secret. An explicit null means absent, as Go clients write it. Unknown fields are no error, but each is named in a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
+
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
+
+Bool = StrictBool
+Int = Annotated[int, Field(strict=True)]
+Text = Annotated[str, StringConstraints(strict=True, min_length=1)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=86_400)]
+Port = Annotated[int, Field(strict=True, ge=1, le=65_535)]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """What is wrong with a field, named as the user wrote it: 'spec.offloadingConfig.metrics[0].type'. '' is the object itself."""
+
+    field: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}" if self.field else self.reason
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed(Generic[T]):
+    """A good object. `warnings` do not keep it from being used."""
+
+    model: T
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """An object that cannot be used, and every reason why."""
+
+    problems: tuple[Problem, ...]
+
+
+class ApiModel(BaseModel):
+    """A frozen value with snake_case attributes, written in camelCase. Unknown fields are dropped: `unknown_fields` names them."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
+    unread: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are known and not needed here."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, data: object) -> object:
+        return {key: value for key, value in data.items() if value is not None} if isinstance(data, Mapping) else data
+
+
+def parse_as(model: type[Model], obj: object, *, by_name: bool = False) -> Parsed[Model] | Invalid:
+    """Reads `obj` as a `model`, with a warning for each unknown field. `by_name`: snake_case is accepted beside camelCase."""
+    try:
+        parsed = model.model_validate(obj, by_alias=True, by_name=by_name)
+    except ValidationError as error:
+        return Invalid(problems_of(error))
+    return Parsed(parsed, tuple(unknown_fields(parsed, obj, by_name=by_name)))
+
+
+def problems_of(error: ValidationError) -> tuple[Problem, ...]:
+    """Pydantic's errors in plain words."""
+    details = error.errors(include_url=False)
+    return tuple(dict.fromkeys(Problem(_path(detail["loc"]), _reason(detail)) for detail in details))
+
+
+def unknown_fields(model: BaseModel, raw: object, at: str = "", *, by_name: bool = False) -> Iterator[Problem]:
+    """A warning for every field of `raw`, which `model` was read from, that has no meaning; with a guess what was meant."""
+    if not isinstance(raw, Mapping):
+        return
+    names = {field.alias or name: name for name, field in type(model).model_fields.items()}
+    if by_name:
+        names |= {name: name for name in names.values()}
+    for key, value in raw.items():
+        path = f"{at}.{key}" if at else str(key)
+        if key in names:
+            yield from _unknown_below(getattr(model, names[key]), value, path, by_name=by_name)
+        elif not (isinstance(model, ApiModel) and key in model.unread):
+            close = get_close_matches(str(key), names, n=1)
+            yield Problem(path, "unknown field, ignored" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+def _unknown_below(value: object, raw: object, path: str, *, by_name: bool) -> Iterator[Problem]:
+    if isinstance(value, BaseModel):
+        yield from unknown_fields(value, raw, path, by_name=by_name)
+    elif isinstance(value, tuple) and isinstance(raw, list | tuple):
+        for index, (item, raw_item) in enumerate(zip(value, raw, strict=False)):
+            yield from _unknown_below(item, raw_item, f"{path}[{index}]", by_name=by_name)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part != "[key]":
+            path += f".{part}" if path else part
+    return path
+
+
+_EXPECTED = {
+    "bool": "true or false",
+    "dict": "a mapping of names to values",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "mapping": "a mapping of names to values",
+    "model": "a mapping of names to values",
+    "string": "text (a number needs quotes to be text)",
+    "tuple": "a list",
+}
+
+
+def _reason(detail: ErrorDetails) -> str:
+    """One error in plain words. Values are repeated only where they are numbers or one of a few words."""
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
+    match kind:
+        case "missing":
+            return "is required"
+        case "value_error":
+            return str(context["error"])
+        case "enum" | "literal_error":
+            given = f", not {value!r}" if isinstance(value, str) and len(value) <= 40 else f", not {_described(value)}"
+            return f"must be {context['expected']}{given}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:g}, not {value!r}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:g}, not {value!r}"
+        case "greater_than":
+            return f"must be above {context['gt']:g}, not {value!r}"
+        case "string_too_short":
+            return "must not be empty"
+        case "finite_number":
+            return "must be a finite number"
+    expected = _EXPECTED.get(kind.split("_")[0])
+    return f"must be {expected}, not {_described(value)}" if expected else detail["msg"].lower()
+
+
+def _described(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case Mapping():
+            return "a mapping"
+        case list() | tuple():
+            return "a list"
+        case None:
+            return "null"
+    return "this"

@@ -1,0 +1,234 @@
+"""Pure: a remote as the user describes it: where it is, how to log in there, and how much it takes.
+
+Everything that Envoy would refuse, or that would let one value smuggle in another (a header in a header, a user in a host), is a problem here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+
+from controller.parsing import ApiModel, Int, Port, Text
+from xds import ir
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VARIABLE = re.compile(r"\$(\w*)")
+_PREFIX = re.compile(r"[A-Za-z0-9/$._~!&'()*+,;=:@%-]*")
+_NOT_TO_SET = frozenset({"host", "connection", "content-length", "transfer-encoding", "upgrade"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def _is_token(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        raise ValueError("must be a header name: letters, digits and '-'")
+    return value
+
+
+def _is_text_in_a_header(value: str) -> str:
+    if _CONTROL.search(value):
+        raise ValueError("must not hold line breaks or control characters")
+    return value
+
+
+HeaderName = Annotated[Text, AfterValidator(_is_token)]
+HeaderValue = Annotated[str, AfterValidator(_is_text_in_a_header)]
+Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+
+
+def split_host(host: str) -> tuple[str, int | None]:
+    """'host', 'host:port', '[v6]' or '[v6]:port' -> address (v6 without brackets) and port.
+
+    Raises ValueError that says what to write instead.
+    """
+    if "://" in host:
+        raise ValueError("must not hold a scheme; write the name only, and the scheme in the field scheme")
+    if "@" in host:
+        raise ValueError("must not hold a user or password; write them in authConfig")
+    if "/" in host or "?" in host or "#" in host:
+        raise ValueError("must not hold a path; write the path in pathPrefix")
+    if re.search(r"\s", host):
+        raise ValueError("must not hold spaces; write host or host:port")
+    bracketed = re.fullmatch(r"\[(.*)\](?::(.*))?", host)
+    address, port = (
+        bracketed.groups() if bracketed else (host.partition(":")[0::2] if host.count(":") < 2 else (host, ""))
+    )
+    if not bracketed and host.count(":") >= 2:
+        raise ValueError("an IPv6 address needs brackets; write [address] or [address]:port")
+    if bracketed:
+        _check_ipv6(address)
+    else:
+        _check_name(address)
+    if port is None or (port == "" and not host.endswith(":")):
+        return address, None
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+        raise ValueError("the port after ':' must be a number from 1 to 65535")
+    return address, int(port)
+
+
+def _check_ipv6(address: str) -> None:
+    try:
+        IPv6Address(address)
+    except AddressValueError:
+        raise ValueError("the part in brackets must be an IPv6 address") from None
+
+
+def _check_name(name: str) -> None:
+    if re.fullmatch(r"[0-9.]+", name):
+        try:
+            IPv4Address(name)
+        except AddressValueError:
+            raise ValueError("must be a DNS name or an IP address; this is no IPv4 address") from None
+    elif not name.isascii():
+        raise ValueError("must be ASCII; write an internationalised name in its xn-- form")
+    elif len(name) > 253 or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+        raise ValueError("must be a DNS name or an IP address, with or without :port")
+
+
+def _checked_host(value: str) -> str:
+    split_host(value)
+    return value
+
+
+def _checked_prefix(value: str) -> str:
+    for variable in _VARIABLE.findall(value):
+        if variable not in ("workspace", "model"):
+            raise ValueError(f"knows $workspace and $model only, not ${variable}")
+    if not _PREFIX.fullmatch(value) or ".." in value.split("/"):
+        raise ValueError("must be a URL path such as /v1 (no spaces, '?', '#' or '..')")
+    return value
+
+
+def _checked_url(value: str) -> str:
+    message = "must be an http or https URL such as https://issuer.example.com/oauth/token"
+    if re.search(r"[\s\x00-\x1f\x7f]", value):
+        raise ValueError(message)
+    try:
+        url = urlsplit(value)
+        _, port = url.hostname, url.port
+    except ValueError:
+        raise ValueError(message) from None
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0 or url.fragment:
+        raise ValueError(message)
+    if url.username is not None or url.password is not None:
+        raise ValueError("must not hold a user or password; write them in clientId and clientSecret")
+    return value
+
+
+class SecretKeyRef(ApiModel):
+    """A key of a Secret. `namespace` None: the namespace of the object that refers to it."""
+
+    name: Text
+    key: Text
+    namespace: Text | None = None
+
+
+class OAuthConfig(ApiModel):
+    """OAuth2 client credentials; the secret stands here or in a Secret."""
+
+    client_id: Text
+    client_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
+    client_secret_ref: SecretKeyRef | None = None
+    token_url: Annotated[Text, AfterValidator(_checked_url)]
+    scopes: tuple[Text, ...] = ()
+    audience: Text | None = None
+    auth_style: Literal["basic", "post"] = "basic"
+    """Where the client shows its secret to the issuer: in the Authorization header or in the form."""
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> OAuthConfig:
+        if (self.client_secret is None) == (self.client_secret_ref is None):
+            raise ValueError("needs exactly one of clientSecret and clientSecretRef")
+        return self
+
+
+class ApiKeyConfig(ApiModel):
+    """A fixed key from a Secret, sent as `prefix` + key in `header`."""
+
+    secret_ref: SecretKeyRef
+    header: HeaderName = "authorization"
+    prefix: HeaderValue = "Bearer "
+
+
+class AuthConfig(ApiModel):
+    type: Literal["oauth", "apiKey"] = "oauth"
+    oauth_config: OAuthConfig | None = None
+    api_key_config: ApiKeyConfig | None = None
+
+    @model_validator(mode="after")
+    def _member_fits_type(self) -> AuthConfig:
+        wanted, other = ("oauthConfig", "apiKeyConfig") if self.type == "oauth" else ("apiKeyConfig", "oauthConfig")
+        given = {"oauthConfig": self.oauth_config is not None, "apiKeyConfig": self.api_key_config is not None}
+        if not given[wanted] or given[other]:
+            raise ValueError(f"type {self.type} needs {wanted}" + (f" and takes no {other}" if given[other] else ""))
+        return self
+
+
+class TlsConfig(ApiModel):
+    """`ca_ref`: the authority's PEM certificates, else the system's are trusted. `sni`: the certificate's name, else the host's."""
+
+    ca_ref: SecretKeyRef | None = None
+    sni: Text | None = None
+
+
+class RemoteBackend(ApiModel):
+    """A remote. Its headers may carry keys, so they stay out of its repr.
+
+    Traffic goes to the remotes of the lowest `priority` number, divided by `weight`. `max_concurrent_requests` None: no limit.
+    """
+
+    name: Name = "remote"
+    host: Annotated[Text, AfterValidator(_checked_host)]
+    """'host', 'host:port' or '[IPv6]:port'."""
+    scheme: Literal["http", "https"] = "http"
+    path_prefix: Annotated[str, AfterValidator(_checked_prefix)] = ""
+    """May hold $workspace and $model."""
+    headers_to_add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
+    auth_config: AuthConfig | None = None
+    tls: TlsConfig | None = None
+    weight: Annotated[Int, Field(ge=0, le=1_000_000)] = 1
+    priority: Annotated[Int, Field(ge=0, le=1_000)] = 0
+    max_concurrent_requests: Annotated[Int, Field(ge=1, le=ir.UNLIMITED)] | None = None
+    location: Text | None = None
+    flavors: tuple[Text, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """The DNS name or IP address, without brackets."""
+        return split_host(self.host)[0]
+
+    @property
+    def port(self) -> int:
+        """The given port, else the scheme's."""
+        return split_host(self.host)[1] or _DEFAULT_PORTS[self.scheme]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RemoteBackend:
+        if self.tls is not None and self.scheme != "https":
+            raise ValueError("tls needs scheme: https")
+        lower = [name.lower() for name in self.headers_to_add]
+        if len(set(lower)) < len(lower):
+            raise ValueError("headersToAdd names a header twice; upper and lower case are the same")
+        for name in lower:
+            if name in _NOT_TO_SET or name.startswith("x-spillway-"):
+                raise ValueError(f"headersToAdd must not set {name}; the gateway sets it itself")
+        return self
+
+
+__all__ = [
+    "ApiKeyConfig",
+    "AuthConfig",
+    "HeaderName",
+    "Name",
+    "OAuthConfig",
+    "Port",
+    "RemoteBackend",
+    "SecretKeyRef",
+    "TlsConfig",
+]
