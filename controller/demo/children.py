@@ -35,7 +35,7 @@ class Children:
     async def __aenter__(self) -> Self:
         # What a child leaves behind (the controller starts an Envoy) becomes ours, and is ended too.
         self._not_ours = children_of(os.getpid())
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1)
+        _adopt_orphans(yes=True)
         return self
 
     async def __aexit__(
@@ -44,6 +44,7 @@ class Children:
         for process in reversed(self._processes.values()):
             await _end(process)
         await _end_orphans(self._not_ours)
+        _adopt_orphans(yes=False)
 
     async def start(
         self, name: str, module: str, arguments: Sequence[str] = (), *, talks: bool = False
@@ -92,6 +93,10 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Without what would change the settings of the controller, or send requests to the loopback through a proxy."""
     foreign = ("SPILLWAY_", "BEAMLIT_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     return {name: value for name, value in environ.items() if not name.upper().startswith(foreign)}
+
+
+def _adopt_orphans(*, yes: bool) -> None:
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, int(yes))
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

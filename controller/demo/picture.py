@@ -42,7 +42,7 @@ def draw(
 
 def _bands(axes: Axes, moments: Sequence[Moment], end_s: float) -> None:
     ends_s = [*(moment.at_s for moment in moments[1:]), end_s]
-    for moment, until_s in zip(moments, ends_s, strict=True):
+    for moment, until_s in zip(moments, ends_s, strict=False):
         if moment.state != STANDBY:
             axes.axvspan(moment.at_s, until_s, color=STATE_COLOURS.get(moment.state, "white"), lw=0, zorder=0)
 
@@ -50,7 +50,7 @@ def _bands(axes: Axes, moments: Sequence[Moment], end_s: float) -> None:
 def _draw_share(axes: Axes, moments: Sequence[Moment], end_s: float) -> None:
     times_s = [*(moment.at_s for moment in moments), end_s]
     shares = [moment.share_ppm / PPM * 100 for moment in moments]
-    axes.step(times_s, [*shares, *shares[-1:]] or [0.0], where="post", color=SHARE, lw=2)
+    axes.step(times_s, [*shares, *(shares[-1:] or [0.0])], where="post", color=SHARE, lw=2)
     axes.set_ylim(0, 100)
     axes.set_ylabel("share decided, %")
     before = STANDBY

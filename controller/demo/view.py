@@ -88,7 +88,7 @@ class LiveView:
         state = moment.state if moment else "unknown"
         share = f"{moment.share_ppm / PPM:.0%}" if moment else "-"
         metric = f"{moment.value:g} of {moment.target:g}" if moment and moment.value is not None else "unknown"
-        table = Table.grid(padding=(0, 3))
+        table = Table.grid(padding=(0, 2))
         table.add_row(
             Text.assemble("state ", (state, f"bold {STATE_COLOURS.get(state, 'white')}")),
             Text.assemble("local ", (f"{frame.local_total}", f"bold {LOCAL}"), f"  {frame.local_per_s:.1f}/s"),
@@ -96,11 +96,12 @@ class LiveView:
             f"in flight {frame.in_flight}",
         )
         table.add_row(
-            Text.assemble("share ", (share, f"bold {SHARE}"), f"   metric {metric}"),
+            Text.assemble("share ", (share, f"bold {SHARE}")),
             Text.assemble("remote ", (f"{frame.remote_total}", f"bold {REMOTE}"), f"  {frame.remote_per_s:.1f}/s"),
             f"first token p95 {frame.recent.p95_s:.2f} s",
             Text(f"errors {frame.errors}", "bold red" if frame.errors else "bold green"),
         )
+        table.add_row(f"metric {metric}")
         return table
 
 
