@@ -3,45 +3,14 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
-from tests.envoy.world import World, eventually, model, remote, world
-from tests.support.backends import Backend, echo, hold, http_backend, reset, status
+from tests.envoy.world import World, dead, eventually, model, remote, until
+from tests.support.backends import Backend, echo, hold, reset, status
 from xds import ir
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    async with world(tmp_path_factory.mktemp("envoy")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def here() -> AsyncIterator[Backend]:
-    async with http_backend("here") as backend:
-        yield backend
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def there() -> AsyncIterator[Backend]:
-    async with http_backend("there") as backend:
-        yield backend
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def elsewhere() -> AsyncIterator[Backend]:
-    async with http_backend("elsewhere") as backend:
-        yield backend
-
-
-def dead(backend: Backend) -> Backend:
-    """An address where nobody listens: a port of the loopback network that no test uses."""
-    return Backend("dead", echo, "127.0.0.66", backend.port)
 
 
 async def test_requests_are_shared_out_by_weight(gateway: World, here: Backend, there: Backend) -> None:
@@ -73,16 +42,12 @@ async def test_what_exceeds_the_limit_spills_and_nothing_fails(gateway: World, h
     here.behave = hold
 
     requests = asyncio.gather(*(gateway.ask(route, "POST", data=b"{}") for _ in range(12)))
-    await eventually(lambda: _count(here.hits + there.hits, 12))
+    await until(lambda: here.hits + there.hits >= 12)
     here.gate.set()
     answers = await requests
 
     assert {answer.status for answer in answers} == {200}
     assert (here.hits, there.hits) == (3, 9)
-
-
-async def _count(found: int, expected: int) -> bool:
-    return found >= expected
 
 
 async def test_a_limit_follows_the_runtime_both_ways_and_cuts_nothing(
@@ -94,7 +59,7 @@ async def test_a_limit_follows_the_runtime_both_ways_and_cuts_nothing(
 
     async def arrive(count: int) -> None:
         pending.extend(asyncio.ensure_future(gateway.ask(route)) for _ in range(count))
-        await eventually(lambda: _count(here.hits + there.hits, len(pending)))
+        await until(lambda: here.hits + there.hits >= len(pending))
 
     await arrive(5)
     assert here.in_flight == 3
@@ -260,16 +225,13 @@ async def test_a_caller_that_goes_away_frees_its_slot(gateway: World, here: Back
     route = await gateway.serve(model([here], [remote(there)], limit=1))
     here.behave = hold
     leaving = asyncio.ensure_future(gateway.ask(route))
-    await eventually(lambda: _count(here.in_flight, 1))
+    await until(lambda: here.in_flight == 1)
     assert (await gateway.ask(route)).destination == "remote-0"
 
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
 
-    async def gone() -> bool:
-        return here.in_flight == 0
-
-    await eventually(gone)
+    await until(lambda: here.in_flight == 0)
     here.gate.set()
 
     async def served_locally() -> bool:

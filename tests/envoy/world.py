@@ -3,9 +3,10 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from tests.support.ads import Ads
-from tests.support.backends import PROBE, Backend
+from tests.support.backends import PROBE, Backend, echo
 from tests.support.envoy import Envoy, bootstrap, running
 from xds import ir
 from xds.snapshot import CLUSTER, SECRET
@@ -102,7 +103,9 @@ class World:
     ) -> Answer:
         host = route if isinstance(route, str) else route.hosts[0]
         url = URL(f"http://{self.host}:{self.port}{path}", encoded=True)
-        async with self.session.request(method, url, data=data, headers={"host": host, **(headers or {})}) as response:
+        async with self.session.request(
+            method, url, data=BytesIO(data) if data else None, headers={"host": host, **(headers or {})}
+        ) as response:
             return Answer(response.status, await response.text(), {k.lower(): v for k, v in response.headers.items()})
 
     async def ask_many(self, route: ir.Route, count: int, **kwargs: Any) -> list[Answer]:
@@ -156,7 +159,7 @@ class World:
 
 def remote(backend: Backend, *, authority: str = "", prefix: str = "", **settings: Any) -> ir.Remote:
     """A remote that is this test server, in clear text unless `settings` say otherwise."""
-    wanted = ir.Backend(**({"address": backend.host, "port": backend.port} | settings))
+    wanted = replace(ir.Backend(backend.host, backend.port), **settings)
     return ir.Remote(wanted, authority or f"{backend.name}.test", prefix)
 
 
@@ -182,13 +185,27 @@ def model(
     return replace(route, **changes)
 
 
-async def eventually(check: Any) -> Any:
+def dead(backend: Backend) -> Backend:
+    """An address where nobody listens: a port of the loopback network that no test uses."""
+    return Backend("dead", echo, "127.0.0.66", backend.port)
+
+
+async def eventually(check: Callable[[], Awaitable[Any]]) -> Any:
     """The first true result of `check`, called again and again."""
     async with asyncio.timeout(DEADLINE_S):
         while True:
             if result := await check():
                 return result
             await asyncio.sleep(0.01)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Waits for a condition of the test's own process."""
+
+    async def check() -> bool:
+        return holds()
+
+    await eventually(check)
 
 
 @asynccontextmanager

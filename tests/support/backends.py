@@ -10,12 +10,16 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import cast
 
 import grpc
 import grpc.aio
 from aiohttp import WSMsgType, web
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived, StreamEnded
 
-Behaviour = Callable[["Backend", web.Request], Awaitable[web.StreamResponse]]
+Behaviour = Callable[["Backend", web.BaseRequest], Awaitable[web.StreamResponse]]
 
 PROBE = "/probe"
 """Answered at once and not counted: to see whether a gateway leads here already."""
@@ -50,7 +54,7 @@ class Backend:
         return len(self.seen)
 
 
-async def echo(backend: Backend, request: web.Request) -> web.StreamResponse:
+async def echo(backend: Backend, request: web.BaseRequest) -> web.StreamResponse:
     """200, and who answered."""
     return web.json_response({"served_by": backend.name, "path": request.raw_path}, headers={"x-backend": backend.name})
 
@@ -58,20 +62,20 @@ async def echo(backend: Backend, request: web.Request) -> web.StreamResponse:
 def status(code: int, **headers: str) -> Behaviour:
     """That status, with a body of the application's own."""
 
-    async def behave(backend: Backend, request: web.Request) -> web.StreamResponse:
+    async def behave(backend: Backend, request: web.BaseRequest) -> web.StreamResponse:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return web.Response(status=code, text=f"{backend.name} says {code}", headers=named)
 
     return behave
 
 
-async def hold(backend: Backend, request: web.Request) -> web.StreamResponse:
+async def hold(backend: Backend, request: web.BaseRequest) -> web.StreamResponse:
     """Answers when the test sets `gate`."""
     await backend.gate.wait()
     return await echo(backend, request)
 
 
-async def reset(backend: Backend, request: web.Request) -> web.StreamResponse:
+async def reset(backend: Backend, request: web.BaseRequest) -> web.StreamResponse:
     """Cuts the connection before a byte of an answer."""
     assert request.transport is not None
     request.transport.abort()
@@ -79,7 +83,7 @@ async def reset(backend: Backend, request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
-async def events(backend: Backend, request: web.Request) -> web.StreamResponse:
+async def events(backend: Backend, request: web.BaseRequest) -> web.StreamResponse:
     """Server-sent events: one at once, the other when the test sets `gate`."""
     response = web.StreamResponse(headers={"content-type": "text/event-stream"})
     await response.prepare(request)
@@ -89,7 +93,7 @@ async def events(backend: Backend, request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def websocket(backend: Backend, request: web.Request) -> web.StreamResponse:
+async def websocket(backend: Backend, request: web.BaseRequest) -> web.StreamResponse:
     """Says every text back."""
     socket = web.WebSocketResponse()
     await socket.prepare(request)
@@ -106,7 +110,7 @@ async def http_backend(
     """An HTTP/1.1 server."""
     backend = Backend(name, behave, host)
 
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.path.endswith(PROBE):
             return web.Response(status=204)
         backend.in_flight += 1
@@ -133,6 +137,47 @@ async def http_backend(
     finally:
         backend.gate.set()
         await runner.cleanup()
+
+
+class _Http2(asyncio.Protocol):
+    """One connection of a server that speaks HTTP/2 only and answers every request once it is whole."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._connection = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self._streams: dict[int, dict[str, str]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._connection.initiate_connection()
+        self._transport.write(self._connection.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        for event in self._connection.receive_data(data):
+            if isinstance(event, RequestReceived):
+                self._streams[event.stream_id] = {str(name): str(value) for name, value in event.headers}
+            elif isinstance(event, StreamEnded):
+                self._answer(event.stream_id, self._streams.pop(event.stream_id))
+        self._transport.write(self._connection.data_to_send())
+
+    def _answer(self, stream: int, headers: dict[str, str]) -> None:
+        if headers[":path"].endswith(PROBE):
+            self._connection.send_headers(stream, [(":status", "204")], end_stream=True)
+            return
+        self._backend.seen.append(Seen(headers[":method"], headers[":path"], headers, 0, ""))
+        self._connection.send_headers(stream, [(":status", "200")])
+        self._connection.send_data(stream, f"{self._backend.name} speaks HTTP/2".encode(), end_stream=True)
+
+
+@asynccontextmanager
+async def http2_backend(name: str, tls: ssl.SSLContext) -> AsyncIterator[Backend]:
+    """A server that speaks HTTP/2 only, and says so in ALPN. It does not look at bodies."""
+    tls.set_alpn_protocols(["h2"])
+    backend = Backend(name, echo, "127.0.0.1")
+    server = await asyncio.get_running_loop().create_server(lambda: _Http2(backend), "127.0.0.1", 0, ssl=tls)
+    backend.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield backend
 
 
 @asynccontextmanager

@@ -116,7 +116,7 @@ async def running(
     admin.unlink(missing_ok=True)
     command = [
         *(str(binary or envoy_path()), "--config-path", str(config), "--admin-address-path", str(admin)),
-        *("--use-dynamic-base-id", "--concurrency", str(concurrency)),
+        *("--use-dynamic-base-id", "--concurrency", str(concurrency), "--file-flush-interval-msec", "100"),
         *("--log-level", "warning", "--log-path", str(directory / "envoy.log")),
     ]
     with (directory / "stdout.log").open("wb") as stdout:

@@ -7,7 +7,7 @@
   what is its own: headers, credential, TLS. Its name is its content, so a changed backend is another cluster, and a
   running one never changes.
 
-Only failures of the connection eject a host; an application's own errors never do.
+Only connections that cannot be made eject a host; an application's own errors never do.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def backend(backend: ir.Backend, dns_resolvers: tuple[ir.Endpoint, ...], system_
     name = backend_cluster_name(backend)
     cluster = Cluster(
         name=name,
-        connect_timeout={"seconds": 5},
+        connect_timeout={"seconds": 3},
         lb_policy=Cluster.LEAST_REQUEST,
         circuit_breakers=_circuit_breakers(backend.limit),
         outlier_detection=_OUTLIER_DETECTION,
@@ -279,7 +279,7 @@ def _tls_context(tls: ir.Tls, protocol: ir.Protocol, system_ca_path: str) -> Ups
 def _dns_cluster(resolvers: tuple[ir.Endpoint, ...]) -> DnsCluster:
     """IPv4 and IPv6. A record is followed within its TTL; a name that does not resolve is asked again soon."""
     return DnsCluster(
-        dns_refresh_rate={"seconds": 5},
+        dns_refresh_rate={"seconds": 2},  # where there is no TTL: a name that does not exist
         dns_failure_refresh_rate={"base_interval": {"nanos": 500_000_000}, "max_interval": {"seconds": 5}},
         respect_dns_ttl=True,
         dns_lookup_family=IPV4_AND_IPV6,
