@@ -17,7 +17,7 @@ from controller import __version__
 from controller.adapters.envoy_process import EnvoyError
 from controller.adapters.files import ManifestError
 from controller.main import RunOptions, StartError, run
-from controller.settings import SettingsError, load
+from controller.settings import Settings, SettingsError, load
 from controller.show import show_status
 from controller.telemetry import configure_logging
 from controller.validate import render, validate
@@ -91,13 +91,22 @@ def _run(options: argparse.Namespace) -> int:
         drain_s=options.drain_seconds,
     )
     try:
-        settings, warnings = load(options.config, os.environ, {})
-        for warning in warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        asyncio.run(run(run_options, settings))
+        asyncio.run(run(run_options, _settings(options.config)))
     except (SettingsError, ManifestError, StartError, EnvoyError) as error:
         return _fail(str(error))
     return 0
+
+
+def _settings(file: Path | None) -> Settings:
+    """From a file, if there is one, and the environment. What has no meaning there is named on standard error."""
+    try:
+        text = file.read_text() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: {error}") from None
+    loaded = load(str(file or ""), text, os.environ)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return loaded.settings
 
 
 def _state_directory(directory: Path) -> Path:
@@ -109,12 +118,9 @@ def _state_directory(directory: Path) -> Path:
 
 def _validate(options: argparse.Namespace) -> int:
     try:
-        settings, warnings = load(options.config, os.environ, {})
-        problems = validate(options.directory, settings)
+        problems = validate(options.directory, _settings(options.config))
     except (SettingsError, ManifestError) as error:
         return _fail(str(error))
-    for warning in warnings:
-        print(f"warning: {warning}")
     text, status = render(problems)
     print(text)
     return status
@@ -140,7 +146,8 @@ def _demo(options: argparse.Namespace) -> int:
         return _fail(f"the demo needs more packages ({error.name}): pip install 'spillway[demo]'")
     parser = argparse.ArgumentParser(prog="spillway demo", description="An overflow, live, on this machine.")
     add_arguments(parser)
-    return run_demo(parser.parse_args(options.demo_arguments))
+    status: int = run_demo(parser.parse_args(options.demo_arguments))
+    return status
 
 
 def _fail(message: str) -> int:

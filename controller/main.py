@@ -79,7 +79,7 @@ class Runtime:
         self.engine = Engine(config, self.state.load())
         self.manifests = ManifestDirectory(options.directory)
         self.prometheus = PrometheusSource(settings.metric_informer.prometheus, emit)
-        self.scraper = EndpointScraper(settings.metric_informer.endpoints.interval_s, emit)
+        self.scraper = EndpointScraper(settings.metric_informer.endpoints.interval_seconds, emit)
         self.tokens = TokenKeeper(emit)
         self.publisher = Publisher(_gateway(options, settings), emit)
         self.server = Server(self.publisher, self.telemetry)
@@ -112,14 +112,10 @@ class Runtime:
                         self.queue.put_nowait(
                             gateway_events.Rejected("controller", "", frozenset(), refused, refusal.message)
                         )
-                case events.Watch(query=PromQuery() as query):
-                    self.prometheus.watch(query)
-                case events.Watch(query=ScrapeQuery() as query, targets=targets):
-                    self.scraper.watch(query, targets)
-                case events.Unwatch(query=PromQuery() as query):
-                    self.prometheus.unwatch(query)
-                case events.Unwatch(query=ScrapeQuery() as query):
-                    self.scraper.unwatch(query)
+                case events.Watch():
+                    self._watch(effect)
+                case events.Unwatch():
+                    self._unwatch(effect)
                 case events.KeepToken(client=client):
                     self.tokens.keep(client)
                 case events.DropToken(name=name):
@@ -128,6 +124,20 @@ class Runtime:
                     self.state.save(states)
                 case events.Announce():
                     self._announce(effect)
+
+    def _watch(self, effect: events.Watch) -> None:
+        match effect.query:
+            case PromQuery() as query:
+                self.prometheus.watch(query)
+            case ScrapeQuery() as query:
+                self.scraper.watch(query, effect.targets)
+
+    def _unwatch(self, effect: events.Unwatch) -> None:
+        match effect.query:
+            case PromQuery() as query:
+                self.prometheus.unwatch(query)
+            case ScrapeQuery() as query:
+                self.scraper.unwatch(query)
 
     def _announce(self, effect: events.Announce) -> None:
         record = self.engine.records.get(effect.model)
@@ -225,7 +235,7 @@ async def _listen(runtime: Runtime) -> str:
     """Opens the xDS and admin addresses and returns the xDS one. Raises StartError that names a busy port."""
     options, addresses = runtime.options, runtime.addresses
     try:
-        port = await runtime.server.start(_join(*options.xds), runtime.settings.xds_tls)
+        port = await runtime.server.start(_join(*options.xds), runtime.settings.xds.tls)
     except OSError as error:
         raise StartError(f"--xds {_join(*options.xds)}: {error.strerror or error}") from error
     addresses["xds"] = _join(options.xds[0], port)
@@ -298,7 +308,7 @@ def _gateway(options: RunOptions, settings: Settings) -> Gateway:
         address=options.listen[0],
         port=options.listen[1],
         access_log_path=options.access_log,
-        dns_resolvers=settings.gateway.dns_resolvers,
+        dns_resolvers=settings.gateway.resolvers,
     )
 
 

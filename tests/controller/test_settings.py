@@ -1,0 +1,154 @@
+"""Settings: the predecessor's files and environment as they are, and clear words for what is wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from controller.metrics import Source
+from controller.settings import Settings, SettingsError, load
+from xds import ir
+
+PREDECESSORS_YAML = """
+# -- enable-http2
+enableHTTP2: false
+secureMetrics: false
+namespaces: default
+defaultRemoteBackend:
+  host: "run.beamlit.dev"
+  pathPrefix: "/$workspace/$model"
+  authConfig:
+    type: oauth
+    oauthConfig:
+      clientId: "REPLACE_ME"
+      clientSecret: "REPLACE_ME"
+      tokenUrl: "https://api.beamlit.dev/v0/oauth/token"
+  scheme: https
+"""
+PREDECESSORS_JSON = json.dumps(
+    {
+        "metrics_addr": ":8080",
+        "probe_addr": ":8081",
+        "enable_leader_election": True,
+        "secure_metrics": False,
+        "enable_http2": False,
+        "metric_informer": {"type": "prometheus", "prometheus": {"address": "my-local-prom:9090"}},
+        "proxy_service": {"namespace": "ns", "name": "gateway", "port": 8080, "admin_port": 8081},
+        "default_remote_backend": {
+            "host": "run.beamlit.dev:8443",
+            "scheme": "https",
+            "path_prefix": "/x",
+            "headers": {"X-Team": "a"},
+            "auth_config": {
+                "type": "oauth",
+                "oauth_config": {"client_id": "me", "client_secret": "s3cret", "token_url": "https://i.example.com/t"},
+            },
+        },
+    }
+)
+
+
+def settings(text: str = "", name: str = "config.yaml", **environ: str) -> Settings:
+    return load(name, text, environ).settings
+
+
+def test_nothing_is_needed() -> None:
+    found = load("", "", {})
+    assert found.warnings == ()
+    assert found.settings.default_remote_backend is None
+
+
+def test_the_predecessors_yaml_works_without_a_warning() -> None:
+    found = load("config.yaml", PREDECESSORS_YAML, {})
+    assert found.warnings == ()
+    remote = found.settings.default_remote_backend
+    assert remote is not None
+    assert (remote.host, remote.scheme, remote.path_prefix) == ("run.beamlit.dev", "https", "/$workspace/$model")
+    assert found.settings.in_scope("default")
+    assert not found.settings.in_scope("other")
+
+
+def test_the_predecessors_json_works_without_a_warning() -> None:
+    found = load("config.json", PREDECESSORS_JSON, {})
+    assert found.warnings == ()
+    remote = found.settings.default_remote_backend
+    assert remote is not None
+    assert remote.headers_to_add == {"X-Team": "a"}
+    assert found.settings.metric_informer.type is Source.PROMETHEUS
+    assert found.settings.metric_informer.prometheus.address == "my-local-prom:9090"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "config.yml", "config.json"])
+def test_either_spelling_is_read_in_either_file(name: str) -> None:
+    for key in ("metricInformer", "metric_informer"):
+        assert settings(json.dumps({key: {"type": "endpoints"}}), name).metric_informer.type is Source.ENDPOINTS
+
+
+def test_unknown_keys_are_named_and_no_error() -> None:
+    found = load("config.yaml", "metricInformr: {}\nmetricInformer: {prometheus: {adress: x}}\n", {})
+    assert len(found.warnings) == 2
+    assert "config.yaml: metricInformr: unknown field, ignored; did you mean metricInformer?" in found.warnings
+    assert any("metricInformer.prometheus.adress" in warning for warning in found.warnings)
+
+
+def test_all_bad_values_are_named_at_once() -> None:
+    text = "metricInformer: {type: magic}\ndefaultRemoteBackend: {host: 'http://x'}\n"
+    with pytest.raises(SettingsError) as error:
+        load("config.yaml", text, {})
+    assert "config.yaml: metricInformer.type: must be" in str(error.value)
+    assert "config.yaml: defaultRemoteBackend.host: must not hold a scheme" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("config.yaml", "a: [1\n", "no YAML in line 2"),
+        ("config.yaml", "a:\n\tb: 1\n", "no YAML in line 2"),
+        ("config.yaml", "- a\n", "must be a mapping"),
+        ("config.json", "{", "no JSON"),
+        ("config", "a: b", "no JSON"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_where(name: str, text: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load(name, text, {})
+
+
+def test_all_namespaces_unless_some_are_named() -> None:
+    assert settings().in_scope("any")
+    assert settings("namespaces: ''").in_scope("any")
+    some = settings("namespaces: 'a, b'")
+    assert (some.in_scope("a"), some.in_scope("b"), some.in_scope("c")) == (True, True, False)
+
+
+def test_the_predecessors_environment_is_read_and_its_token_never_shown() -> None:
+    token = base64.b64encode(b"id:s3cret").decode()
+    found = settings(BEAMLIT_TOKEN=token, BEAMLIT_BASE_URL="https://api.example.com")
+    assert found.beamlit_base_url == "https://api.example.com"
+    assert token not in repr(found)
+
+
+def test_a_token_that_is_no_base64_of_id_and_secret_is_said_without_it() -> None:
+    with pytest.raises(SettingsError, match="base64 of id:secret") as error:
+        settings(BEAMLIT_TOKEN="n0t-base64")
+    assert "n0t-base64" not in str(error.value)
+
+
+def test_resolvers_are_addresses_with_a_port() -> None:
+    found = settings("gateway: {dnsResolvers: ['127.0.0.1:5353', '[::1]:53']}")
+    assert found.gateway.resolvers == (ir.Endpoint("127.0.0.1", 5353), ir.Endpoint("::1", 53))
+    for wrong in ("dns.example.com:53", "127.0.0.1"):
+        with pytest.raises(SettingsError, match=r"gateway\.dnsResolvers\[0\]: must be address:port"):
+            settings(f"gateway: {{dnsResolvers: ['{wrong}']}}")
+
+
+def test_prometheus_logs_in_one_way() -> None:
+    for text in ("{username: a}", "{username: a, passwordFile: f, bearerTokenFile: f}"):
+        with pytest.raises(SettingsError, match=r"metricInformer\.prometheus: "):
+            settings(f"metricInformer: {{prometheus: {text}}}")
+
+
+def test_no_secret_of_the_default_remote_is_shown() -> None:
+    assert "s3cret" not in repr(settings(PREDECESSORS_JSON, "config.json"))
