@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from controller.demo.frame import PPM
 from controller.demo.measure import STANDBY, Moment, Outcome, per_second
@@ -36,7 +37,7 @@ def draw(
     waits.set_xlabel(
         f"seconds of the run (trace: Azure LLM inference 2023, CC-BY 4.0, {scenario.speed:g} times faster)"
     )
-    waits.set_xlim(0, end_s)
+    waits.set_xlim(0, end_s * 1.06)  # room for the words of the last change
     figure.savefig(path, dpi=110)
 
 
@@ -75,7 +76,7 @@ def _draw_rates(axes: Axes, outcomes: Sequence[Outcome], end_s: float) -> None:
     axes.bar(seconds, local, width=1, color=LOCAL, label="local")
     axes.bar(seconds, remote, width=1, bottom=local, color=REMOTE, label="remote")
     axes.set_ylabel("requests answered a second")
-    axes.legend(frameon=False, loc="upper right", ncols=2)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _draw_waits(axes: Axes, scenario: Scenario, outcomes: Sequence[Outcome], without_s: Sequence[float]) -> None:
@@ -88,5 +89,6 @@ def _draw_waits(axes: Axes, scenario: Scenario, outcomes: Sequence[Outcome], wit
     axes.plot(arrivals_s, list(without_s)[: len(arrivals_s)], color=WITHOUT, lw=2, label="local alone, computed")
     axes.axhline(scenario.slow_s, color="#b00020", lw=1, ls=":", label=f"{scenario.slow_s:g} s")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.set_ylabel("wait for the first token, s")
-    axes.legend(frameon=False, loc="lower right", ncols=4, fontsize=8)
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
