@@ -159,7 +159,7 @@ class Log:
             self._gone.popitem(last=False)
 
     def _count(self, counted: Resource, sign: int) -> None:
-        digest = xxhash.xxh3_64_intdigest(f"{counted.name}\0{counted.version}")
+        digest = xxhash.xxh3_64_intdigest(f"{counted.name}\0{counted.version}".encode())
         self._digest = (self._digest + sign * digest) % (1 << 64)
 
 
