@@ -125,17 +125,16 @@ class TokenKeeper:
                 )
             except OAuthError as error:
                 words = f"{error.error}: {error.description}" if error.description else f"{error.error}"
-                return _Denied(_harmless(f"the issuer refuses: {words}", client))
+                return _Denied(f"the issuer refuses: {_harmless(words, client)}")
             except requests.HTTPError as error:
-                status = error.response.status_code if error.response is not None else "error"
-                return _Denied(f"the issuer answers HTTP {status}")
-            except requests.RequestException as error:
-                return _Denied(_harmless(f"the issuer cannot be reached: {words_of(error)}", client))
+                return _Denied(f"the issuer answers HTTP {error.response.status_code}")
+            except OSError as error:
+                return _Denied(f"the issuer cannot be reached: {words_of(error)}")
             except UnicodeError:
                 return _Denied("the client's id or secret has characters that authStyle basic cannot send; use post")
-            except (ValueError, TypeError, OverflowError) as error:
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 # authlib reads the answer: not JSON, or numbers that are none.
-                return _Denied(_harmless(f"the issuer's answer cannot be used: {error}", client))
+                return _Denied(f"the issuer's answer cannot be used: {_harmless(str(error), client)}")
         return _read(answer)
 
 

@@ -61,16 +61,14 @@ class BoundedAdapter(HTTPAdapter):
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
         deadline_s = time.monotonic() + self._timeout_s
-        response = super().send(request, True, self._timeout_s, verify, cert, proxies)
         try:
-            body = self._read(response.raw, deadline_s)
+            response = super().send(request, True, self._timeout_s, verify, cert, proxies)
+            with response.raw:
+                response.raw = io.BytesIO(self._read(response.raw, deadline_s))
         except urllib3.exceptions.TimeoutError as error:
             raise requests.ReadTimeout(error) from error
         except urllib3.exceptions.HTTPError as error:
             raise requests.ConnectionError(error) from error
-        finally:
-            response.raw.close()
-        response.raw = io.BytesIO(body)
         return response
 
     def _read(self, raw: urllib3.HTTPResponse, deadline_s: float) -> bytes:
@@ -84,8 +82,8 @@ class BoundedAdapter(HTTPAdapter):
         return bytes(body)
 
 
-def words_of(error: requests.RequestException) -> str:
-    """Why an exchange failed, from the innermost cause."""
+def words_of(error: OSError) -> str:
+    """Why an exchange failed, from the innermost cause. Most of requests' exceptions are OSErrors."""
     if isinstance(error, requests.Timeout):
         return "no answer in time"
     cause: BaseException = error

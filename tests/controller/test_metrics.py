@@ -1,0 +1,344 @@
+"""From metric specs to queries, and from answers to value/target."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.api import MetricSpec, ModelDeployment
+from controller.metrics import (
+    Fold,
+    PromQuery,
+    Query,
+    Reading,
+    ScrapeQuery,
+    Source,
+    Unknown,
+    Value,
+    fold,
+    query_for,
+    ratio,
+    read_prometheus,
+    target_of,
+)
+from controller.selector import Matcher
+from tests.controller.manifests import Json, model, model_from, model_manifest
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def external(name: str = "m", target: Json | None = None, **selector: Any) -> MetricSpec:
+    metric = {"name": name, **({"selector": selector} if selector else {})}
+    target = target or {"type": "Value", "value": "10"}
+    return MetricSpec.model_validate({"type": "External", "external": {"metric": metric, "target": target}})
+
+
+def pods(name: str = "m", average: str = "10", **selector: Any) -> MetricSpec:
+    metric = {"name": name, **({"selector": selector} if selector else {})}
+    target = {"type": "AverageValue", "averageValue": average}
+    return MetricSpec.model_validate({"type": "Pods", "pods": {"metric": metric, "target": target}})
+
+
+def resource(**target: Any) -> MetricSpec:
+    return MetricSpec.model_validate({"type": "Resource", "resource": {"name": "cpu", "target": target}})
+
+
+def container_resource(**target: Any) -> MetricSpec:
+    member = {"name": "cpu", "container": "main", "target": target}
+    return MetricSpec.model_validate({"type": "ContainerResource", "containerResource": member})
+
+
+def on_object() -> MetricSpec:
+    member = {
+        "describedObject": {"kind": "Ingress", "name": "main"},
+        "metric": {"name": "requests"},
+        "target": {"type": "Value", "value": "10"},
+    }
+    return MetricSpec.model_validate({"type": "Object", "object": member})
+
+
+def model_with(**spec: Any) -> ModelDeployment:
+    manifest = model_manifest(namespace="prod")
+    manifest["spec"] |= spec
+    return model_from({**manifest, "spec": {k: v for k, v in manifest["spec"].items() if v is not None}})
+
+
+def reason(reading: Query | Reading) -> str:
+    assert isinstance(reading, Unknown), reading
+    assert reading.message
+    return reading.reason
+
+
+# Queries
+
+
+def test_an_external_metric_is_one_selector_with_all_its_labels() -> None:
+    spec = external(
+        "queue:length", matchLabels={"b": "2", "a": "1"}, matchExpressions=[{"key": "c", "operator": "Exists"}]
+    )
+    assert query_for(spec, model(), Source.PROMETHEUS) == PromQuery('queue:length{a="1",b="2",c!=""}')
+
+
+def test_defect_14_a_selector_without_labels_is_just_the_name() -> None:
+    assert query_for(external("queue_length", matchLabels={}), model(), Source.PROMETHEUS) == PromQuery("queue_length")
+
+
+def test_promql_is_taken_as_it_is() -> None:
+    expression = 'sum(rate(requests_total{code=~"5.."}[1m]))\n'
+    assert query_for(external(expression), model(), Source.PROMETHEUS) == PromQuery(expression.strip())
+
+
+def test_promql_with_a_selector_beside_it_is_refused_with_what_to_do() -> None:
+    query = query_for(external("sum(m)", matchLabels={"a": "1"}), model(), Source.PROMETHEUS)
+    assert reason(query) == "SelectorOnExpression"
+
+
+def test_a_pods_metric_is_averaged_over_the_endpoints_whatever_the_source() -> None:
+    spec = pods("vllm:num_requests_running", matchLabels={"model_name": "llama"})
+    labels = (Matcher("model_name", ("llama",)),)
+    expected = ScrapeQuery("default/llama", 80, "vllm:num_requests_running", labels, Fold.AVERAGE)
+
+    assert [query_for(spec, model(), source) for source in Source] == [expected] * 3
+
+
+def test_an_external_metric_from_endpoints_is_their_sum() -> None:
+    expected = ScrapeQuery("default/llama", 80, "queue_length", (), Fold.SUM)
+    assert query_for(external("queue_length"), model(), Source.ENDPOINTS) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "service", "port"),
+    [
+        ({"serviceRef": {"name": "a", "targetPort": 80}}, "prod/a", 80),
+        ({"metricServiceRef": {"name": "b", "targetPort": 9090}}, "prod/b", 9090),
+        ({"metricServiceRef": {"name": "b", "namespace": "monitoring"}}, "monitoring/b", None),
+    ],
+)
+def test_the_metric_service_is_asked_or_else_the_service(spec: Json, service: str, port: int | None) -> None:
+    query = query_for(pods(), model_with(**spec), Source.KUBERNETES)
+    assert isinstance(query, ScrapeQuery)
+    assert (query.service, query.port) == (service, port)
+
+
+def test_without_any_service_there_is_nothing_to_ask() -> None:
+    assert reason(query_for(pods(), model_with(serviceRef=None), Source.ENDPOINTS)) == "NoService"
+
+
+def test_endpoints_cannot_answer_promql() -> None:
+    assert reason(query_for(external("sum(m)"), model(), Source.ENDPOINTS)) == "NotAMetricName"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        resource(type="Utilization", averageUtilization=80),
+        container_resource(type="AverageValue", averageValue="500m"),
+        on_object(),
+    ],
+    ids=["Resource", "ContainerResource", "Object"],
+)
+def test_defect_13_metrics_that_need_a_cluster_are_unknown_and_say_what_to_use(spec: MetricSpec) -> None:
+    query = query_for(spec, model(), Source.PROMETHEUS)
+    assert reason(query) == "NoSource"
+    assert isinstance(query, Unknown)
+    assert spec.type in query.message
+    assert "Pods" in query.message
+
+
+def test_an_external_metric_from_a_cluster_that_is_not_there_names_the_setting() -> None:
+    query = query_for(external(), model(), Source.KUBERNETES)
+    assert isinstance(query, Unknown)
+    assert "metricInformer.type" in query.message
+
+
+def test_equal_metrics_of_two_models_share_a_query() -> None:
+    queries = {
+        query_for(external("m", matchLabels={"b": "1", "a": "2"}), model("one"), Source.PROMETHEUS),
+        query_for(external("m", matchLabels={"a": "2", "b": "1"}), model("two"), Source.PROMETHEUS),
+    }
+    assert len(queries) == 1
+
+
+# Ratios
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "expected"),
+    [
+        (20, "10", 2.0),
+        (5, "10", 0.5),
+        (10, "10", 1.0),
+        (0.5, "500m", 1.0),
+        (0.3, "300m", 1.0),
+        (0, "1", 0.0),
+        (2048, "2Ki", 1.0),
+    ],
+)
+def test_defect_13_value_is_divided_by_target_and_not_the_other_way_round(
+    value: float, target: str, expected: float
+) -> None:
+    assert ratio(external(target={"type": "Value", "value": target}), Value(value), None) == Value(expected)
+
+
+def test_defect_13_a_thousandth_is_a_thousandth() -> None:
+    spec = external(target={"type": "Value", "value": "500m"})
+    assert ratio(spec, Value(1), None) == Value(2.0)
+    assert ratio(spec, Value(0.0005), None) == Value(0.001)
+
+
+def test_defect_13_an_external_average_is_divided_by_the_ready_replicas_once() -> None:
+    spec = external(target={"type": "AverageValue", "averageValue": "100m"})
+    assert ratio(spec, Value(0.3), 3) == Value(1.0)
+    assert ratio(spec, Value(0.3), 1) == Value(pytest.approx(3.0))
+
+
+@pytest.mark.parametrize("replicas", [None, 0])
+def test_an_external_average_over_no_replicas_is_unknown(replicas: int | None) -> None:
+    spec = external(target={"type": "AverageValue", "averageValue": "10"})
+    assert reason(ratio(spec, Value(5), replicas)) == "NoReadyReplicas"
+
+
+@pytest.mark.parametrize("replicas", [None, 0, 1, 7])
+def test_defect_13_a_pods_metric_is_an_average_already(replicas: int | None) -> None:
+    assert ratio(pods(average="10"), Value(5), replicas) == Value(0.5)
+
+
+def test_defect_13_utilization_is_unknown_here_and_crashes_nothing() -> None:
+    assert reason(ratio(resource(type="Utilization", averageUtilization=80), Value(5), 2)) == "NoSource"
+
+
+@pytest.mark.parametrize("target", ["1e999", "1e-999"])
+def test_a_target_beyond_all_numbers_is_unknown_and_crashes_nothing(target: str) -> None:
+    spec = external(target={"type": "Value", "value": target})
+    assert reason(ratio(spec, Value(5), 2)) == "BadTarget"
+
+
+def test_a_target_of_zero_that_got_past_the_parser_is_unknown() -> None:
+    spec = external()
+    assert spec.external is not None
+    zero = spec.external.target.model_copy(update={"value": Fraction(0)})
+    broken = spec.model_copy(update={"external": spec.external.model_copy(update={"target": zero})})
+
+    assert reason(ratio(broken, Value(5), 2)) == "BadTarget"
+
+
+def test_an_unknown_reading_stays_what_it_is() -> None:
+    unknown = Unknown("Timeout", "no answer")
+    assert ratio(external(), unknown, 1) is unknown
+
+
+@given(FINITE, st.fractions(min_value=Fraction(1, 1000)), st.integers(1, 1000))
+def test_a_metric_has_reached_its_target_exactly_from_the_target_on(
+    value: float, target: Fraction, replicas: int
+) -> None:
+    spec = external(target={"type": "AverageValue", "averageValue": target})
+    found = ratio(spec, Value(value), replicas)
+    if isinstance(found, Value):
+        assert (found.value >= 1) is (value >= float(target * replicas))
+    else:
+        assert abs(value) > 1e300
+
+
+def test_the_target_is_found_in_each_type_of_metric() -> None:
+    specs = [external(), pods(), resource(type="Utilization", averageUtilization=80), on_object()]
+    assert [target_of(spec).type for spec in specs] == ["Value", "AverageValue", "Utilization", "Value"]
+
+
+# Prometheus' answers
+
+
+def series(value: str, **labels: str) -> Json:
+    return {"metric": labels, "value": [1700000000.123, value]}
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ([series("3")], Value(3)),
+        ([series("3", a="1"), series("4.5", a="2")], Value(7.5)),
+        ([1700000000, "42"], Value(42)),
+        ([1700000000.5, "-1e3"], Value(-1000)),
+    ],
+)
+def test_scalars_and_vectors_are_numbers(result: object, expected: Reading) -> None:
+    assert read_prometheus(result) == expected
+
+
+def test_defect_14_a_scalar_result_is_a_number() -> None:
+    assert read_prometheus([1700000000.781, "1"]) == Value(1)
+
+
+@pytest.mark.parametrize(
+    ("result", "expected"),
+    [
+        ([], "Empty"),
+        ([series("NaN")], "NotANumber"),
+        ([series("1"), series("NaN")], "NotANumber"),
+        ([1700000000, "+Inf"], "NotANumber"),
+        ([1700000000, "hello"], "NotANumber"),
+        ([series("1e308"), series("1e308")], "NotANumber"),
+        ([{"metric": {}, "values": [[1, "2"], [2, "3"]]}], "Matrix"),
+        ([{"metric": {}, "histogram": [1, {"count": "1"}]}], "Histogram"),
+        ([series("1"), {"metric": {}, "histogram": [1, {}]}], "BadAnswer"),
+        ([{"metric": {}}], "BadAnswer"),
+        (["a", "b"], "BadAnswer"),
+        (None, "BadAnswer"),
+        ({"value": 1}, "BadAnswer"),
+        ("1", "BadAnswer"),
+        (1, "BadAnswer"),
+    ],
+)
+def test_every_other_answer_is_unknown_with_its_reason(result: object, expected: str) -> None:
+    assert reason(read_prometheus(result)) == expected
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["value", "values", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_no_answer_whatever_raises(result: object) -> None:
+    reading = read_prometheus(result)
+    assert isinstance(reading, Unknown) or math.isfinite(reading.value)
+
+
+# Folding over endpoints
+
+SILENT = Unknown("Timeout", "http://10.0.0.1:8000/metrics gives no answer within 1 s")
+
+
+def test_an_average_is_over_the_endpoints_that_answered() -> None:
+    assert fold([Value(2), SILENT, Value(4)], Fold.AVERAGE) == Value(3)
+
+
+def test_a_sum_with_one_part_missing_is_unknown() -> None:
+    found = fold([Value(2), SILENT, Value(4)], Fold.SUM)
+    assert found == Unknown("Timeout", f"1 of 3 endpoints have no value: {SILENT.message}")
+
+
+def test_a_complete_sum_is_the_sum() -> None:
+    assert fold([Value(2), Value(4)], Fold.SUM) == Value(6)
+
+
+@pytest.mark.parametrize("how", Fold)
+def test_nothing_known_is_unknown(how: Fold) -> None:
+    assert reason(fold([SILENT, SILENT], how)) == "Timeout"
+
+
+@pytest.mark.parametrize("how", Fold)
+def test_no_endpoint_is_not_a_value_of_zero(how: Fold) -> None:
+    assert reason(fold([], how)) == "NoEndpoints"
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6), st.integers(0, 3))
+def test_endpoints_that_say_nothing_neither_raise_nor_lower_an_average(values: list[float], silent: int) -> None:
+    known = [Value(value) for value in values]
+    assert fold([*known, *[SILENT] * silent], Fold.AVERAGE) == fold(known, Fold.AVERAGE)
