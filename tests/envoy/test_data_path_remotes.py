@@ -173,14 +173,15 @@ async def test_a_wrong_certificate_is_not_talked_to(
     assert "CERTIFICATE_VERIFY_FAILED" in (await gateway.logged(f"/wrong/{wrong}"))["errors"]["remote-0"]
 
 
+@pytest.mark.parametrize("known", [True, False])
 async def test_without_an_authority_of_its_own_the_systems_judge_a_remote(
-    gateway: World, here: Backend, tls: ssl.SSLContext
+    gateway: World, here: Backend, authority: trustme.CA, known: bool
 ) -> None:
-    async with http_backend("unknown", tls=tls) as there:
+    async with http_backend("remote", tls=server_tls(gateway.system if known else authority, NAME)) as there:
         target = remote(there, tls=ir.Tls(sni=NAME, san=NAME), protocol=ir.Protocol.AUTO)
         route = await gateway.serve(model([here], [target], share_ppm=ir.PPM))
 
-        assert (await gateway.ask(route)).destination == "local"
+        assert (await gateway.ask(route)).destination == ("remote-0" if known else "local")
 
 
 async def test_a_remote_by_address_is_pinned_by_its_address(gateway: World, authority: trustme.CA, ca_pem: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import trustme
 from yarl import URL
 
 from tests.support.ads import Ads
@@ -58,6 +59,7 @@ class World:
     host: str
     port: int
     access_log: Path
+    system: trustme.CA
 
     async def serve(self, route: ir.Route, secrets: Iterable[ir.Secret] = ()) -> ir.Route:
         """Publishes a route and waits until requests follow it."""
@@ -211,7 +213,14 @@ async def until(holds: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def world(directory: Path, dns_resolvers: tuple[ir.Endpoint, ...] = ()) -> AsyncIterator[World]:
     access_log = directory / "access.log"
-    gateway = Gateway(port=0, access_log_path=str(access_log), dns_resolvers=dns_resolvers)
+    system = trustme.CA()
+    system.cert_pem.write_to_path(directory / "system.pem")
+    gateway = Gateway(
+        port=0,
+        access_log_path=str(access_log),
+        dns_resolvers=dns_resolvers,
+        system_ca_path=str(directory / "system.pem"),
+    )
     ads = Ads()
     await ads.start()
     ads.put(gateway_resources(gateway))
@@ -222,6 +231,6 @@ async def world(directory: Path, dns_resolvers: tuple[ir.Endpoint, ...] = ()) ->
     ):
         await envoy.live()
         host, port = await envoy.listener("front")
-        yield World(envoy, ads, gateway, session, host, port, access_log)
+        yield World(envoy, ads, gateway, session, host, port, access_log, system)
         assert ads.refused == []
     await ads.stop()

@@ -64,7 +64,7 @@ def validate(bootstrap: Object, file: Path) -> str:
     """What Envoy has against it; empty if nothing."""
     file.write_text(json.dumps(bootstrap))
     command = [str(envoy_path()), "--mode", "validate", "--config-path", str(file), "--log-level", "warning"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=file.parent, capture_output=True, text=True, check=False)
     words = [line for line in result.stderr.splitlines() if "[warning]" in line or "[error]" in line]
     return "" if result.returncode == 0 and not words else result.stdout + result.stderr
 
