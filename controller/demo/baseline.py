@@ -1,7 +1,7 @@
 """Pure: what the same users would have waited with local alone: a queue in front of its slots, in order of arrival.
 
-Computed, not run, so that it costs the demo no time. The simulated server agrees: the short scenario sent straight to it
-waited 5.87 s (p50) and 10.22 s (p99), against 5.83 and 10.15 s computed.
+Computed, not run, so that it costs the demo no time. The simulated server agrees: with the short scenario sent straight
+to it users waited 5.87 s (p50) and 10.22 s (p99), against 5.83 and 10.15 s computed.
 """
 
 from __future__ import annotations

@@ -77,16 +77,19 @@ class Children:
             await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
             for end, name in ends.items():
                 if end.done() and not task.done():
-                    raise ChildError(f"the {name} ended with status {end.result()}: {self.last_words(name)}")
+                    raise ChildError(f"the {name} ended with status {end.result()}; {self.last_words(name)}")
             return await task
         finally:
             for future in (task, *ends):
                 future.cancel()
             await asyncio.gather(task, *ends, return_exceptions=True)
 
-    def last_words(self, name: str) -> str:
-        lines = self.log(name).read_text(errors="replace").splitlines()
-        return " | ".join(line for line in lines[-3:]) or "it said nothing"
+    def last_words(self, name: str | None = None) -> str:
+        """The end of what the process said; without a name, of what the newest one did."""
+        name = name or next(reversed(self._processes), "")
+        log = self.log(name)
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return f"{name}: {' | '.join(lines[-3:]) or 'it said nothing'}"
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:

@@ -74,24 +74,25 @@ async def run(scenario: Scenario, view: View) -> Recording:
 async def _watched(player: Player, addresses: Mapping[str, str], view: View) -> list[Moment]:
     """Plays the trace, and returns what the controller said meanwhile, until the model is back in Standby."""
     moments: list[Moment] = []
+    give_up_s = math.inf
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
         status = Status(session, addresses["admin"])
         await _ready(status)
         view.say(addresses_text(addresses, manifests.HOST, MODEL))
         player.start()
-        playing = asyncio.create_task(player.run())
-        give_up_s = math.inf
-        with view:
-            while player.now_s < give_up_s and not (playing.done() and moments and moments[-1].state == STANDBY):
-                if moment := await status.moment(player.now_s):
-                    if tells_apart(moments[-1] if moments else None, moment):
-                        view.event(moment)
-                    moments.append(moment)
-                view.show(frame_of(player.outcomes, moments, player.in_flight, player.now_s))
-                await asyncio.sleep(POLL_S)
-                if playing.done() and give_up_s == math.inf:
-                    give_up_s = player.now_s + RETURN_S
-        await playing
+        async with asyncio.TaskGroup() as group:
+            playing = group.create_task(player.run())
+            with view:
+                while not (playing.done() and moments and moments[-1].state == STANDBY):
+                    if moment := await status.moment(player.now_s):
+                        if tells_apart(moments[-1] if moments else None, moment):
+                            view.event(moment)
+                        moments.append(moment)
+                    view.show(frame_of(player.outcomes, moments, player.in_flight, player.now_s))
+                    give_up_s = min(give_up_s, player.now_s + RETURN_S) if playing.done() else give_up_s
+                    if player.now_s >= give_up_s:
+                        break
+                    await asyncio.sleep(POLL_S)
     return moments
 
 
@@ -130,9 +131,9 @@ async def _start(children: Children, directory: Path, scenario: Scenario) -> dic
             client_secret = secrets.token_urlsafe(24)
             world = await _start_world(children, scenario, client_secret)
             _write(directory, world, scenario, client_secret)
-            return await children.while_alive(_start_controller(children, directory))
+            return await _start_controller(children, directory)
     except TimeoutError:
-        raise DemoError(f"not started after {START_S:g} s: {children.last_words(CONTROLLER)}") from None
+        raise DemoError(f"not started after {START_S:g} s; {children.last_words()}") from None
 
 
 async def _start_world(children: Children, scenario: Scenario, client_secret: str) -> manifests.World:
@@ -148,7 +149,7 @@ async def _start_world(children: Children, scenario: Scenario, client_secret: st
     process.stdin.write(json.dumps(settings).encode() + b"\n")
     line = await process.stdout.readline()
     if not line:
-        raise ChildError(f"the {WORLD} did not start: {children.last_words(WORLD)}")
+        raise ChildError(f"the {WORLD} did not start; {children.last_words(WORLD)}")
     return manifests.World(**json.loads(line))
 
 
@@ -175,10 +176,14 @@ async def _start_controller(children: Children, directory: Path) -> dict[str, st
     }
     arguments = [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     await children.start(CONTROLLER, "controller", ["run", str(directory / "manifests"), *arguments])
-    while not ready.exists():  # noqa: ASYNC110 - a file has no event
-        await asyncio.sleep(POLL_S)
+    await children.while_alive(_exists(ready))
     addresses: dict[str, str] = json.loads(ready.read_text())
     return addresses
+
+
+async def _exists(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 - a file has no event
+        await asyncio.sleep(POLL_S)
 
 
 def _access_log(directory: Path) -> list[str]:

@@ -64,7 +64,7 @@ async def test_a_child_that_ends_stops_the_work_and_its_last_words_are_told(tmp_
 
     async with Children(tmp_path) as children:
         await children.start("talker", "this")
-        with pytest.raises(ChildError, match=r"the talker ended with status 0: .*honking great idea"):
+        with pytest.raises(ChildError, match=r"the talker ended with status 0; talker: .*honking great idea"):
             await children.while_alive(work())
 
     assert worked == ["cancelled"]
