@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from controller.api import ModelDeployment
 from controller.events import Kind, Object
 from controller.objects import EndpointSlice, Secret, Service
 
@@ -41,7 +42,8 @@ class Inventory:
                 self._slices[thing.key] = thing
                 self._slices_of.setdefault(thing.service_key, set()).add(thing.key)
                 return before | self.followers((Kind.SERVICE, thing.service_key))
-        return frozenset()
+            case ModelDeployment():
+                return frozenset()  # nothing refers to a model
 
     def remove(self, kind: Kind, key: str) -> frozenset[str]:
         """Forgets an object. Returns the models that followed it."""

@@ -343,7 +343,7 @@ async def test_a_full_local_spills_and_the_access_log_says_why(tmp_path: Path) -
     from tests.support.backends import hold
 
     async with http_backend("local", hold) as local, http_backend("remote") as far:
-        offloading = {"localLimit": {"maxConcurrentRequestsPerReplica": 2}, "remoteBackend": remote(far)}
+        offloading: Json = {"localLimit": {"maxConcurrentRequestsPerReplica": 2}, "remoteBackend": remote(far)}
         files = {"a.yaml": [service(), endpoint_slice(local), model(**offloading)]}
         async with running(tmp_path, files) as stack:
             await stack.until_programmed()
