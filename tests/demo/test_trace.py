@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.demo.scenario import LONG, SHORT, Scenario
-from controller.demo.trace import TraceError, bundled_trace, read_trace
+from controller.demo.trace import TraceError, read_trace
 from controller.demo.workload import Phase, Request, Timing, shape
 
 HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -42,29 +41,6 @@ def test_a_trace_that_cannot_be_read_says_where_and_why(lines: list[str], words:
         read_trace(lines)
 
     assert words in str(raised.value)
-
-
-@pytest.mark.parametrize("scenario", [LONG, SHORT], ids=["long", "short"])
-def test_the_bundled_trace_is_long_enough_for_every_scenario(scenario: Scenario) -> None:
-    assert bundled_trace()[-1].at_s / scenario.speed >= scenario.length_s
-
-
-@pytest.mark.parametrize("scenario", [LONG, SHORT], ids=["long", "short"])
-def test_bursts_are_more_than_local_carries_and_calm_phases_far_less(scenario: Scenario) -> None:
-    requests = scenario.requests(bundled_trace())
-    began_s = 0.0
-    for phase in scenario.phases:
-        inside = [r for r in requests if began_s <= r.at_s < began_s + phase.length_s]
-        work_s = sum(scenario.local.service_s(r.context_tokens, r.generated_tokens) for r in inside)
-        in_flight = work_s / phase.length_s
-        assert in_flight > 1.3 * scenario.slots if phase.one_of == 1 else in_flight < 0.7 * scenario.target
-        began_s += phase.length_s
-
-
-def test_a_calm_between_bursts_is_longer_than_returning_takes_twice() -> None:
-    calm = LONG.phases[2]
-
-    assert calm.length_s > 2 * LONG.buffer_s + LONG.activation_s + 3
 
 
 @given(
