@@ -85,6 +85,7 @@ class Runtime:
         self.server = Server(self.publisher, self.telemetry)
         self.admin = AdminServer(self.status, self.not_ready, self.telemetry.registry)
         self.telemetry.watch(self.engine.records.values, lambda: self.server.streams)
+        self.envoy: EnvoyProcess | None = None
         self.addresses: dict[str, str] = {}
 
     def status(self) -> dict[str, object]:
@@ -186,7 +187,7 @@ async def run(options: RunOptions, settings: Settings) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        reserved = reserve(options.listen)
+        reserved = reserve("--listen", options.listen)
         runtime = Runtime(replace(options, listen=reserved.getsockname()[:2]), settings)
         loaded = runtime.manifests.load()
         now = time.time()
@@ -197,42 +198,63 @@ async def run(options: RunOptions, settings: Settings) -> None:
 
 
 async def _run(runtime: Runtime, stop: asyncio.Event) -> None:
-    options = runtime.options
-    envoy: EnvoyProcess | None = None
-    async with asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(work)
-            for work in (
+    """Runs all parts until `stop`. An Envoy that serves is ended only then: a controller that fails leaves it be."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            await _listen(runtime)
+            parts = (
                 runtime.decide(),
                 runtime.state.run(),
                 runtime.tokens.run(),
                 runtime.prometheus.run(),
                 runtime.scraper.run(),
                 runtime.manifests.watch(runtime.queue.put_nowait),
+                _serve(runtime),
             )
-        ]
-        try:
-            xds = await _listen(runtime)
-            if options.start_envoy:
-                envoy = _envoy(options, xds)
-                await envoy.start()
-                tasks.append(group.create_task(envoy.run()))
-                runtime.addresses["listen"] = await envoy.listener()
-                runtime.addresses["envoy_admin"] = envoy.admin
-            _announce_addresses(runtime)
+            tasks = [group.create_task(part) for part in parts]
             await stop.wait()
             log.info("stopping: requests in flight are finished first")
-        finally:
             for task in tasks:
                 task.cancel()
-            if envoy is not None:
-                await envoy.stop()
-            await runtime.admin.stop()
-            await runtime.server.stop(grace_s=1.0)
+    except ExceptionGroup as failures:
+        expected, others = failures.split((StartError, EnvoyError))
+        if expected is None or others is not None:
+            raise
+        raise expected.exceptions[0] from None
+    finally:
+        if runtime.envoy is not None and (stop.is_set() or "listen" not in runtime.addresses):
+            await runtime.envoy.stop()
+        await runtime.admin.stop()
+        await runtime.server.stop(grace_s=1.0)
 
 
-async def _listen(runtime: Runtime) -> str:
-    """Opens the xDS and admin addresses and returns the xDS one. Raises StartError that names a busy port."""
+async def _serve(runtime: Runtime) -> None:
+    """Starts or adopts Envoy, says where everything is, and keeps Envoy alive."""
+    options, addresses = runtime.options, runtime.addresses
+    if options.start_envoy:
+        host, port = options.envoy_admin
+        runtime.envoy = EnvoyProcess(
+            EnvoyOptions(
+                directory=options.state_directory,
+                xds=addresses["xds"],
+                admin_host=host,
+                admin_port=port,
+                listen=_join(*options.listen),
+                drain_s=options.drain_s,
+            )
+        )
+        if not runtime.envoy.adopt():
+            reserve("--envoy-admin", options.envoy_admin).close()
+            await runtime.envoy.start()
+        addresses["listen"] = await runtime.envoy.listener()
+        addresses["envoy_admin"] = runtime.envoy.admin
+    _announce_addresses(runtime)
+    if runtime.envoy is not None:
+        await runtime.envoy.run()
+
+
+async def _listen(runtime: Runtime) -> None:
+    """Opens the xDS and admin addresses. Raises StartError that names a busy port."""
     options, addresses = runtime.options, runtime.addresses
     try:
         port = await runtime.server.start(_join(*options.xds), runtime.settings.xds.tls)
@@ -244,21 +266,6 @@ async def _listen(runtime: Runtime) -> str:
     except OSError as error:
         raise StartError(f"--admin {_join(*options.admin)}: {error.strerror or error}") from error
     addresses["admin"] = _join(*bound[0])
-    return addresses["xds"]
-
-
-def _envoy(options: RunOptions, xds: str) -> EnvoyProcess:
-    host, port = options.envoy_admin
-    return EnvoyProcess(
-        EnvoyOptions(
-            directory=options.state_directory,
-            xds=xds,
-            admin_host=host,
-            admin_port=port,
-            listen=_join(*options.listen),
-            drain_s=options.drain_s,
-        )
-    )
 
 
 def _announce_addresses(runtime: Runtime) -> None:
@@ -277,7 +284,7 @@ def _announce_addresses(runtime: Runtime) -> None:
         temporary.replace(runtime.options.ready_file)
 
 
-def reserve(address: tuple[str, int]) -> socket.socket:
+def reserve(flag: str, address: tuple[str, int]) -> socket.socket:
     """Binds an address without listening, so that nobody else is given it while Envoy (which shares it) comes and goes.
 
     Raises StartError if somebody else has it.
@@ -288,7 +295,7 @@ def reserve(address: tuple[str, int]) -> socket.socket:
         sock.bind(address)
     except OSError as error:
         sock.close()
-        raise StartError(f"--listen {_join(*address)}: {error.strerror or error}") from error
+        raise StartError(f"{flag} {_join(*address)}: {error.strerror or error}") from error
     return sock
 
 

@@ -62,7 +62,7 @@ class _Identity:
 
 
 class EnvoyProcess:
-    """One Envoy: adopted or started by `start`, kept alive by `run`, drained and ended by `stop`."""
+    """One Envoy: taken over by `adopt` or started by `start`, kept alive by `run`, drained and ended by `stop`."""
 
     def __init__(self, options: EnvoyOptions) -> None:
         self._options = options
@@ -84,12 +84,15 @@ class EnvoyProcess:
     def pid(self) -> int | None:
         return self._identity.pid if self._identity else None
 
-    async def start(self) -> None:
-        """Adopts the Envoy that an earlier controller left, or starts one."""
+    def adopt(self) -> bool:
+        """Takes over the Envoy that an earlier controller left on the same addresses. False if there is none."""
         self._identity = self._left_behind()
         if self._identity is not None:
             log.info("adopted the Envoy that was running", extra={"pid": self._identity.pid})
-            return
+        return self._identity is not None
+
+    async def start(self) -> None:
+        """Starts an Envoy. Raises EnvoyError if that is not possible; whether it stays is known by `listener`."""
         await self._spawn()
 
     async def run(self) -> None:

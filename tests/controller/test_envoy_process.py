@@ -80,7 +80,7 @@ async def test_the_next_controller_adopts_the_envoy_of_one_that_was_killed(
     process: EnvoyProcess, tmp_path: Path
 ) -> None:
     successor = EnvoyProcess(options(tmp_path))
-    await successor.start()
+    assert successor.adopt()
     assert successor.pid == process.pid
     assert successor.admin == process.admin
     await successor.stop()
@@ -88,10 +88,15 @@ async def test_the_next_controller_adopts_the_envoy_of_one_that_was_killed(
 
 
 async def test_an_envoy_on_other_addresses_is_ended_not_adopted(process: EnvoyProcess, tmp_path: Path) -> None:
+    first = process.pid
+    assert first is not None
     successor = EnvoyProcess(options(tmp_path, listen="127.0.0.2:0"))
-    await successor.start()
-    assert successor.pid != process.pid
-    await successor.stop()
+    assert not successor.adopt()
+
+    async def gone() -> bool:
+        return not await answers(process)
+
+    await eventually(gone)
 
 
 async def test_an_envoy_that_cannot_start_says_its_own_words(tmp_path: Path) -> None:
@@ -110,9 +115,8 @@ async def test_a_pid_that_was_reused_by_another_program_is_left_alone(tmp_path: 
         f'{{"pid": {os.getpid()}, "started": "1", "listen": "127.0.0.1:0", "xds": "{NOWHERE}"}}'
     )
     process = EnvoyProcess(options(tmp_path))
-    await process.start()
-    assert process.pid != os.getpid()
-    await process.stop()
+    assert not process.adopt()
+    assert process.pid is None
 
 
 def test_the_bootstrap_names_the_addresses(tmp_path: Path) -> None:
