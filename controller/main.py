@@ -22,7 +22,7 @@ from pathlib import Path
 
 from controller import events
 from controller.adapters.admin import AdminServer
-from controller.adapters.envoy_process import EnvoyOptions, EnvoyProcess
+from controller.adapters.envoy_process import EnvoyError, EnvoyOptions, EnvoyProcess
 from controller.adapters.files import ManifestDirectory
 from controller.adapters.oauth import TokenKeeper
 from controller.adapters.prometheus import PrometheusSource
