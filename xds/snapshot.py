@@ -139,6 +139,11 @@ class Log:
         """The tombstones of what was removed after `position`, newest first."""
         return _newer(self._gone, position)
 
+    def is_removed_since(self, name: str, position: int) -> bool:
+        """Whether there is a tombstone of that name after `position`."""
+        entry = self._gone.get(name)
+        return entry is not None and entry.sequence > position
+
     def put(self, new: Resource, sequence: int) -> None:
         """Adds or replaces a resource: the newest change."""
         if old := self._live.pop(new.name, None):

@@ -1,0 +1,391 @@
+"""Pure: one xDS stream, without I/O: requests and the time go in, responses come out as bytes.
+
+Theory
+------
+A stream is a client that follows the snapshot. For each type it has two *lanes*, one for what is made (added or
+changed) and one for what is removed, and in each lane the position in the type's log that it has been sent up to.
+Nothing else is remembered of what the client has.
+
+**Make before break.** No request may meet a configuration that points at something missing. So what is referred to is
+made before what refers to it, and removed after it. The lanes stand in four stages:
+
+    1  make    RUNTIME CLUSTER ENDPOINTS SECRET       what is referred to
+    2  make    LISTENER SCOPED_ROUTE ROUTE            what refers
+    3  remove  SCOPED_ROUTE ROUTE LISTENER
+    4  remove  SECRET ENDPOINTS CLUSTER RUNTIME
+
+A lane is *complete through* sequence s when the client has answered for everything in it that changed up to s. One rule
+orders all: **a lane sends a change of sequence s only when all lanes of earlier stages are complete through s.** A
+change of weights alone touches nothing in stage 1, which is complete at once, and leaves without waiting.
+
+Why this is enough. Say route R of sequence s refers to cluster C. C changed last at some t; the snapshot was consistent
+at s, so C exists since s or before. Stage 1 has no gate: each walk takes everything there is. So once it is complete
+through s, it has been through a walk at s or later, and that walk included C, at whatever t. The removals need the same
+of R: if C is gone since s, R let go of it by then, but R's entry may have moved on to t > s, which its gate still holds
+back, and the client would have the R of before s. Hence a walk that had to leave something behind completes nothing.
+
+**One push in flight for each type.** While it waits for its answer, changes pile up in the log, where a later change
+of a resource takes the place of an earlier: a slow client skips what it was too slow for. A large push goes in pieces.
+A piece is kept as names and takes the latest content when it is sent.
+
+**Answers.** An ACK and a NACK both end a push. The position has moved when it was sent, so what was refused is not sent
+again; whoever hears of it (the publisher) changes the snapshot, or calls `resend` for the innocent. A client that does
+not answer holds others back no longer than `HOLD_S`.
+
+**Endpoints follow their cluster.** A changed EDS cluster warms until endpoints come, and a delta Envoy does not ask for
+them again. So with each cluster its endpoints are owed again. A new cluster's endpoints Envoy asks for before it
+acknowledges the cluster, so then too they are in flight when stage 1 would open stage 2.
+
+A client that reconnects asks for one type after the other. Until it has been quiet for `OPENING_S` nothing is removed,
+since what still refers to it may belong to a type that it has not asked for yet.
+
+On streams of one type each (no ADS) order *between* types is best effort: a stream knows nothing of the others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from xds.response import Encoder, Push
+from xds.snapshot import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTE,
+    RUNTIME,
+    SCOPED_ROUTE,
+    SECRET,
+    Entry,
+    Log,
+    Resource,
+    Snapshot,
+)
+
+HOLD_S = 5.0
+"""How long an unanswered push may hold back what must come after it."""
+
+OPENING_S = 1.0
+"""How long after a stream's last first request for a type its removals wait."""
+
+REFERRED = (RUNTIME, CLUSTER, ENDPOINTS, SECRET)
+REFERRING = (LISTENER, SCOPED_ROUTE, ROUTE)
+STAGES = (
+    tuple((type_url, False) for type_url in REFERRED),
+    tuple((type_url, False) for type_url in REFERRING),
+    tuple((type_url, True) for type_url in (SCOPED_ROUTE, ROUTE, LISTENER)),
+    tuple((type_url, True) for type_url in reversed(REFERRED)),
+)
+"""Lanes as (type, whether it removes), in the order of the theory."""
+
+WILDCARD_TYPES = frozenset({CLUSTER, LISTENER, SCOPED_ROUTE})
+"""Types of which a first request without names means all."""
+
+Refused = AbstractSet[tuple[str, str, str]]
+"""Type, name and version of what a gateway has refused."""
+
+
+class ProtocolError(Exception):
+    """A request that no client should send, so its stream ends. The message is for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The client has these resources: it acknowledged them, or had them before."""
+
+    resources: tuple[Resource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """The client refused a response with these resources, for the reason in `message`."""
+
+    type_url: str
+    resources: tuple[Resource, ...]
+    message: str
+
+
+@dataclass(slots=True)
+class Piece:
+    """Names to send together. `completes`: what their lane is complete through when this piece has been answered."""
+
+    names: Sequence[str]
+    completes: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """What is made, or what is removed, of one type. See the theory."""
+
+    removing: bool
+    position: int = 0
+    complete: int = 0
+    pieces: deque[Piece] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class Flight:
+    """A push that waits for its answer."""
+
+    push: Push
+    lane: Lane
+    names: Sequence[str]
+    completes: int | None
+    sent_at_s: float
+
+
+@dataclass(slots=True)
+class Subscription:
+    """One type on one stream.
+
+    `owed` are names to send whatever the position: newly subscribed, or to be sent again. `known` are the versions that
+    a reconnected client says it has, until they have been compared; `withdrawn` are those of them that are gone.
+    """
+
+    type_url: str
+    log: Log
+    wildcard: bool = False
+    names: set[str] = field(default_factory=set)
+    makes: Lane = field(default_factory=lambda: Lane(removing=False))
+    removes: Lane = field(default_factory=lambda: Lane(removing=True))
+    owed: dict[str, None] = field(default_factory=dict)
+    known: dict[str, str] = field(default_factory=dict)
+    withdrawn: dict[str, None] = field(default_factory=dict)
+    answer_due: bool = False
+    flight: Flight | None = None
+    answered: bool = False
+    error: str | None = None
+    ack_s: float | None = None
+
+    def covers(self, name: str) -> bool:
+        return self.wildcard or name in self.names
+
+
+class Session:
+    """What both variants of the protocol share; DeltaSession and StateSession read requests and build responses."""
+
+    def __init__(self, snapshot: Snapshot, encoder: Encoder, refused: Refused = frozenset()) -> None:
+        """`refused`: what this gateway is never sent again; it may grow while the session lives."""
+        self.subscriptions: dict[str, Subscription] = {}
+        self._snapshot = snapshot
+        self._encoder = encoder
+        self._refused = refused
+        self._reports: list[Ack | Nack] = []
+        self._opening_until_s = 0.0
+        self._warming: set[str] = set()
+
+    def receive(self, raw: bytes, now_s: float) -> None:
+        """Takes a request. Raises ProtocolError."""
+        raise NotImplementedError
+
+    def offer(self, now_s: float) -> list[Push]:
+        """What is to be sent now; it counts as sent. Work in proportion to what changed since the last time."""
+        pushes = []
+        gate = self._snapshot.sequence
+        for stage in STAGES:
+            reached = gate
+            for type_url, removing in stage:
+                subscription = self.subscriptions.get(type_url)
+                if subscription is None:
+                    continue
+                lane = subscription.removes if removing else subscription.makes
+                if not removing or now_s >= self._opening_until_s:
+                    push = self._advance(subscription, lane, gate, now_s)
+                    pushes += [push] if push else []
+                reached = min(reached, self._reached(subscription, lane, now_s))
+            gate = reached
+        return pushes
+
+    def wake_at(self, now_s: float) -> float | None:
+        """When `offer` may have more although nothing else happens; None: never."""
+        times = [each.flight.sent_at_s + HOLD_S for each in self.subscriptions.values() if each.flight]
+        return min((time for time in (*times, self._opening_until_s) if time > now_s), default=None)
+
+    def resend(self, type_url: str, names: Iterable[str]) -> None:
+        """Sends these once more: the client refused a response they were in for something else in it."""
+        subscription = self.subscriptions[type_url]
+        subscription.owed.update((name, None) for name in names if subscription.covers(name))
+        for piece in subscription.makes.pieces:
+            piece.completes = None
+
+    def reports(self) -> list[Ack | Nack]:
+        """What the client has accepted and refused since the last call."""
+        reports, self._reports = self._reports, []
+        return reports
+
+    def passed(self) -> int:
+        """This stream needs no tombstone of this sequence or before."""
+        return min((each.removes.position for each in self.subscriptions.values()), default=self._snapshot.sequence)
+
+    # Requests, for the variants
+
+    def _open(self, type_url: str, now_s: float) -> Subscription:
+        """The client's first request for a type."""
+        if type_url not in self._snapshot.logs:
+            raise ProtocolError(f"resources of type {type_url!r} are not served here")
+        subscription = Subscription(type_url, self._snapshot.logs[type_url])
+        subscription.makes.position = subscription.removes.position = self._snapshot.sequence
+        self.subscriptions[type_url] = subscription
+        self._opening_until_s = now_s + OPENING_S
+        return subscription
+
+    def _answer(self, subscription: Subscription, nonce: str, error: str | None, now_s: float) -> bool:
+        """Ends the push in flight if it has this nonce; False for a stale one, which means nothing."""
+        flight = subscription.flight
+        if flight is None or flight.push.nonce != nonce:
+            return False
+        subscription.flight = None
+        subscription.answered = True
+        subscription.error = error
+        subscription.ack_s = now_s - flight.sent_at_s
+        if error is not None:
+            names = frozenset(flight.names)  # what is new in it; state of the world lists the rest too
+            suspects = tuple(each for each in flight.push.resources if each.name in names)
+            self._reports.append(Nack(subscription.type_url, suspects, error))
+            return True
+        if flight.completes is not None:
+            flight.lane.complete = max(flight.lane.complete, flight.completes)
+        if flight.push.resources:
+            self._reports.append(Ack(flight.push.resources))
+        return True
+
+    def _subscribe(self, subscription: Subscription, names: Iterable[str]) -> None:
+        """What is asked for is sent, whether or not it was before. SECRET has no wildcard: it must be named."""
+        for name in names:
+            if name != "*":
+                entry = subscription.log.get(name)
+                name = entry.resource.name if entry else name  # one string, however many streams hold it
+                subscription.names.add(name)
+                subscription.owed[name] = None
+            elif subscription.type_url != SECRET:
+                subscription.wildcard = True
+                subscription.makes.position = 0
+                subscription.answer_due = True
+
+    def _unsubscribe(self, subscription: Subscription, names: Iterable[str]) -> None:
+        for name in names:
+            if name == "*":
+                subscription.wildcard = False
+                continue
+            subscription.names.discard(name)
+            if subscription.wildcard:
+                subscription.owed[name] = None  # still covered, and the client must be told what it is now
+            else:
+                subscription.owed.pop(name, None)
+
+    # Responses
+
+    def _encode(
+        self, subscription: Subscription, lane: Lane, names: Sequence[str], gate: int
+    ) -> tuple[Push | None, bool]:
+        """The response that brings these names up to date, None if there is nothing to say; whether all are in it."""
+        raise NotImplementedError
+
+    def _cut(self, subscription: Subscription, names: Sequence[str]) -> Iterator[Sequence[str]]:
+        """Splits what is to be sent into what goes in one response."""
+        yield names
+
+    def _is_refused(self, each: Resource) -> bool:
+        return bool(self._refused) and (each.type_url, each.name, each.version) in self._refused
+
+    def _advance(self, subscription: Subscription, lane: Lane, gate: int, now_s: float) -> Push | None:
+        """The lane's next response, if the type has none in flight."""
+        flight = subscription.flight
+        if not lane.pieces and not (flight and flight.lane is lane):
+            self._walk(subscription, lane, gate)
+        if flight:
+            return None
+        while lane.pieces:
+            piece = lane.pieces.popleft()
+            push, whole = self._encode(subscription, lane, piece.names, gate)
+            completes = piece.completes if whole else None
+            if push:
+                subscription.flight = Flight(push, lane, piece.names, completes, now_s)
+                subscription.answer_due = False
+                if subscription.type_url == CLUSTER and not lane.removing:
+                    self._owe_endpoints(piece.names)
+                return push
+            if completes is not None:
+                lane.complete = max(lane.complete, completes)
+        return None
+
+    def _walk(self, subscription: Subscription, lane: Lane, gate: int) -> None:
+        """Queues what the lane may send of what changed since its position."""
+        collect = self._removed if lane.removing else self._made
+        names, whole = collect(subscription, lane.position, gate)
+        sequence = self._snapshot.sequence
+        lane.position = sequence if whole else max(lane.position, gate)
+        if names or (subscription.answer_due and whole and not lane.removing):
+            lane.pieces.extend(Piece(piece) for piece in self._cut(subscription, names))
+            lane.pieces[-1].completes = sequence if whole else None
+        elif whole:
+            lane.complete = sequence
+
+    def _made(self, subscription: Subscription, position: int, gate: int) -> tuple[list[str], bool]:
+        """The names to send in the order they changed, and whether none was held back."""
+        changed = {each.resource.name: each for each in self._covered(subscription, position)}
+        names = [name for name in reversed(changed) if changed[name].sequence <= gate]
+        whole = len(names) == len(changed)
+        for name in list(subscription.owed):
+            entry = subscription.log.get(name)
+            if entry and entry.sequence > gate:
+                whole = False
+                continue
+            del subscription.owed[name]
+            if name not in changed:
+                names.append(name)
+        if subscription.known:
+            names = self._compare(subscription, names)
+            if whole:
+                subscription.known.clear()
+        return names, whole
+
+    def _covered(self, subscription: Subscription, position: int) -> Iterator[Entry]:
+        """What changed after `position` and the client subscribes to, newest first."""
+        changed = subscription.log.changed_since(position)
+        if subscription.wildcard:
+            return changed
+        return (entry for entry in changed if entry.resource.name in subscription.names)
+
+    def _removed(self, subscription: Subscription, position: int, gate: int) -> tuple[list[str], bool]:
+        gone = [each for each in subscription.log.removed_since(position) if subscription.covers(each.resource.name)]
+        names = [each.resource.name for each in reversed(gone) if each.sequence <= gate]
+        whole = len(names) == len(gone)
+        if subscription.withdrawn and gate >= position:
+            names += subscription.withdrawn
+            subscription.withdrawn = {}
+        return names, whole and not subscription.withdrawn
+
+    def _compare(self, subscription: Subscription, names: list[str]) -> list[str]:
+        """Leaves out what a reconnected client has already; what it has and nobody else is to be withdrawn."""
+        same, rest = [], []
+        for name in names:
+            entry = subscription.log.get(name)
+            known = subscription.known.pop(name, None)
+            if entry and known == entry.resource.version:
+                same.append(entry.resource)
+            elif entry or known is None:
+                rest.append(name)
+        if same:
+            self._reports.append(Ack(tuple(same)))
+        return rest
+
+    def _owe_endpoints(self, clusters: Iterable[str]) -> None:
+        """Endpoints follow their cluster, also on a reconnect before the client has asked for them."""
+        endpoints = self.subscriptions.get(ENDPOINTS)
+        log = self._snapshot.logs[CLUSTER]
+        entries = (entry for name in clusters if (entry := log.get(name)))
+        for name in (name for entry in entries for type_url, name in entry.resource.refs if type_url == ENDPOINTS):
+            if endpoints is None:
+                self._warming.add(name)
+            elif endpoints.covers(name):
+                endpoints.known.pop(name, None)
+                endpoints.owed[name] = None
+
+    def _reached(self, subscription: Subscription, lane: Lane, now_s: float) -> int:
+        """What the lane lets later stages go through; everything once an answer is overdue."""
+        flight = subscription.flight
+        overdue = flight is not None and now_s >= flight.sent_at_s + HOLD_S
+        return self._snapshot.sequence if overdue else lane.complete
