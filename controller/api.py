@@ -1,15 +1,17 @@
 """Pure: the custom resources as types: ModelDeployment (deployment.beamlit.com) and Policy (authorization.beamlit.com).
 
-Every field that users of Beamlit Controller could write is here under the same name, beside our own; a manifest without ours behaves as
-theirs did. `enabled: false` and `percentage: 0` are values, not absences. `parse` never raises: it answers with a model or with every problem.
+Every field that users of Beamlit Controller could write is here under the same name, beside our own; a manifest
+without ours behaves as theirs did. `enabled: false` and `percentage: 0` are values, not absences. `parse` never
+raises: it answers with a model or with every problem.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from controller.metric_spec import (
     ContainerResourceMetric,
@@ -41,9 +43,18 @@ MODEL_API_VERSION = "deployment.beamlit.com/v1alpha1"
 POLICY_API_VERSION = "authorization.beamlit.com/v1alpha1"
 
 R = TypeVar("R", bound="_Resource")
-ObjectName = Annotated[str, StringConstraints(strict=True, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+_OBJECT_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 Percentage = Annotated[Int, Field(ge=0, le=100)]
 StatusCode = Annotated[Int, Field(ge=400, le=599)]
+
+
+def _checked_object_name(value: str) -> str:
+    if not _OBJECT_NAME.fullmatch(value):
+        raise ValueError("must be lower case letters, digits, '-' and '.', with a letter or digit at both ends")
+    return value
+
+
+ObjectName = Annotated[Text, AfterValidator(_checked_object_name)]
 
 
 class Metadata(ApiModel):
@@ -124,7 +135,7 @@ class SessionAffinity(ApiModel):
 
 
 class RetrySpec(ApiModel):
-    """`attempts`: further destinations to try, None: all there are. `status_codes`: answers that are tried elsewhere."""
+    """`attempts`: further destinations to try, None: all. `status_codes`: answers that are tried elsewhere."""
 
     attempts: Annotated[Int, Field(ge=0, le=ir.MAX_REMOTES)] | None = None
     status_codes: tuple[StatusCode, ...] = (429,)
@@ -206,7 +217,7 @@ class PolicySpec(ApiModel):
 
 
 class Policy(_Resource):
-    """Where a model's remote copy may run. Policies of one type add up, those of different types restrict each other."""
+    """Where a model's remote copy may run. Policies of one type add up, types restrict each other."""
 
     api_version_expected = POLICY_API_VERSION
     spec: PolicySpec

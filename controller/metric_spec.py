@@ -1,4 +1,8 @@
-"""Pure: autoscaling/v2 MetricSpec, the form in which HorizontalPodAutoscalers and our offloading name a metric and its target."""
+"""Pure: autoscaling/v2 MetricSpec: the form in which HorizontalPodAutoscalers, and we, name a metric and its target.
+
+Stricter than the CRD's schema, as the Kubernetes API server is: exactly the member that a type names, and a positive
+target.
+"""
 
 from __future__ import annotations
 

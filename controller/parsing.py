@@ -1,7 +1,8 @@
-"""Pure: from decoded YAML or JSON to typed values, or to everything that is wrong with it, in words that a user understands.
+"""Pure: from decoded YAML or JSON to typed values, or to everything that is wrong with it, in words users understand.
 
-Invariants: nothing here raises on bad input; all problems are given at once; a problem names its field and never repeats a value that could
-be a secret. An explicit null means absent, as Go clients write it. Unknown fields are no error, but each is named in a warning.
+Invariants: nothing here raises on bad input; all problems are given at once; a problem names its field and never
+repeats a value that could be a secret. An explicit null means absent, as Go clients write it. Unknown fields are no
+error, but each is named in a warning.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Port = Annotated[int, Field(strict=True, ge=1, le=65_535)]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong with a field, named as the user wrote it: 'spec.offloadingConfig.metrics[0].type'. '' is the object itself."""
+    """What is wrong with a field, named as the user wrote it: 'spec.offloadingConfig.metrics[0].type'; '': the whole."""
 
     field: str
     reason: str
@@ -52,7 +53,7 @@ class Invalid:
 
 
 class ApiModel(BaseModel):
-    """A frozen value with snake_case attributes, written in camelCase. Unknown fields are dropped: `unknown_fields` names them."""
+    """A frozen value with snake_case attributes, written in camelCase. Unknown fields are dropped."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -73,7 +74,7 @@ class ApiModel(BaseModel):
 
 
 def parse_as(model: type[Model], obj: object, *, by_name: bool = False) -> Parsed[Model] | Invalid:
-    """Reads `obj` as a `model`, with a warning for each unknown field. `by_name`: snake_case is accepted beside camelCase."""
+    """Reads `obj` as a `model`, warning of each unknown field. `by_name`: snake_case is accepted beside camelCase."""
     try:
         parsed = model.model_validate(obj, by_alias=True, by_name=by_name)
     except ValidationError as error:
@@ -88,7 +89,7 @@ def problems_of(error: ValidationError) -> tuple[Problem, ...]:
 
 
 def unknown_fields(model: BaseModel, raw: object, at: str = "", *, by_name: bool = False) -> Iterator[Problem]:
-    """A warning for every field of `raw`, which `model` was read from, that has no meaning; with a guess what was meant."""
+    """A warning, with a guess what was meant, for each field of `raw` that has no meaning; `model` was read from it."""
     if not isinstance(raw, Mapping):
         return
     names = {field.alias or name: name for name, field in type(model).model_fields.items()}
@@ -155,6 +156,8 @@ def _reason(detail: ErrorDetails) -> str:
             return "must not be empty"
         case "finite_number":
             return "must be a finite number"
+        case _:
+            pass
     expected = _EXPECTED.get(kind.split("_")[0])
     return f"must be {expected}, not {_described(value)}" if expected else detail["msg"].lower()
 
@@ -173,4 +176,5 @@ def _described(value: Any) -> str:
             return "a list"
         case None:
             return "null"
-    return "this"
+        case _:
+            return f"a {type(value).__name__}"

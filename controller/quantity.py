@@ -1,7 +1,8 @@
 """Pure: Kubernetes quantities ('500m', '2Gi', '1e3', 0.5), read exactly.
 
-A quantity is a decimal number with either a suffix of ten (n u m k M G T P E), one of two (Ki Mi Gi Ti Pi Ei) or a decimal exponent. It
-becomes a Fraction, so that 500m is one half and a comparison with a target never depends on rounding.
+A quantity is a decimal number with either a suffix of ten (n u m k M G T P E), one of two (Ki Mi Gi Ti Pi Ei) or a
+decimal exponent. It becomes a Fraction, so that 500m is one half and a comparison with a target never depends on
+rounding.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _SUFFIXES = {
     **{suffix + "i": Fraction(2) ** (10 * place) for place, suffix in enumerate("KMGTPE", start=1)},
 }
 _QUANTITY = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d{1,3})|([numkMGTPE]|[KMGTPE]i)?)", re.ASCII)
-_DIGITS_MAX = 60
+_LENGTH_MAX = 60
+_WRONG = "must be a quantity such as 500m, 2, 0.5 or 1Gi (suffixes: n u m k M G T P E Ki Mi Gi Ti Pi Ei)"
 
 
 def parse_quantity(value: object) -> Fraction:
@@ -25,12 +27,12 @@ def parse_quantity(value: object) -> Fraction:
     Raises ValueError, with a reason that never repeats the input, if it is not a quantity.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float | Fraction):
-        raise ValueError("must be a quantity such as 500m, 2, 0.5 or 1Gi")
+        raise ValueError(_WRONG)
     if isinstance(value, int | Fraction):
         return Fraction(value)
     text = value if isinstance(value, str) else repr(value)
     match = _QUANTITY.fullmatch(text)
-    if match is None or len(text) > _DIGITS_MAX:
+    if match is None or len(text) > _LENGTH_MAX:
         raise ValueError(
             "must be a quantity such as 500m, 2, 0.5 or 1Gi (suffixes: n u m k M G T P E Ki Mi Gi Ti Pi Ei)"
         )

@@ -1,6 +1,7 @@
 """Pure: a remote as the user describes it: where it is, how to log in there, and how much it takes.
 
-Everything that Envoy would refuse, or that would let one value smuggle in another (a header in a header, a user in a host), is a problem here.
+Everything that Envoy would refuse, or that would let one value smuggle in another (a header in a header, a user in a
+host), is a problem here.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from controller.parsing import ApiModel, Int, Port, Text
+from controller.parsing import ApiModel, Int, Text
 from xds import ir
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = re.compile(r"\$(\w*)")
 _PREFIX = re.compile(r"[A-Za-z0-9/$._~!&'()*+,;=:@%-]*")
@@ -25,51 +27,54 @@ _NOT_TO_SET = frozenset({"host", "connection", "content-length", "transfer-encod
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def _is_token(value: str) -> str:
+def _checked_token(value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise ValueError("must be a header name: letters, digits and '-'")
     return value
 
 
-def _is_text_in_a_header(value: str) -> str:
+def _checked_value(value: str) -> str:
     if _CONTROL.search(value):
         raise ValueError("must not hold line breaks or control characters")
     return value
 
 
-HeaderName = Annotated[Text, AfterValidator(_is_token)]
-HeaderValue = Annotated[str, AfterValidator(_is_text_in_a_header)]
-Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+def _checked_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("must be at most 63 letters, digits, '.', '_' and '-', with a letter or digit at both ends")
+    return value
+
+
+HeaderName = Annotated[Text, AfterValidator(_checked_token)]
+HeaderValue = Annotated[str, AfterValidator(_checked_value)]
 
 
 def split_host(host: str) -> tuple[str, int | None]:
-    """'host', 'host:port', '[v6]' or '[v6]:port' -> address (v6 without brackets) and port.
+    """'host', 'host:port', '[v6]' or '[v6]:port' -> address (v6 without brackets), and port if there is one.
 
     Raises ValueError that says what to write instead.
     """
-    if "://" in host:
-        raise ValueError("must not hold a scheme; write the name only, and the scheme in the field scheme")
-    if "@" in host:
-        raise ValueError("must not hold a user or password; write them in authConfig")
-    if "/" in host or "?" in host or "#" in host:
-        raise ValueError("must not hold a path; write the path in pathPrefix")
-    if re.search(r"\s", host):
-        raise ValueError("must not hold spaces; write host or host:port")
-    bracketed = re.fullmatch(r"\[(.*)\](?::(.*))?", host)
-    address, port = (
-        bracketed.groups() if bracketed else (host.partition(":")[0::2] if host.count(":") < 2 else (host, ""))
-    )
-    if not bracketed and host.count(":") >= 2:
-        raise ValueError("an IPv6 address needs brackets; write [address] or [address]:port")
-    if bracketed:
+    for wrong, remedy in (
+        ("://", "must not hold a scheme; write the name only, and the scheme in the field scheme"),
+        ("@", "must not hold a user or password; write them in authConfig"),
+        (r"[/?#]", "must not hold a path; write the path in pathPrefix"),
+        (r"\s", "must not hold spaces; write host or host:port"),
+        (r"^[^\[]*:.*:", "an IPv6 address needs brackets; write [address] or [address]:port"),
+    ):
+        if re.search(wrong, host):
+            raise ValueError(remedy)
+    address, colon, port = host.partition(":")
+    if host.startswith("["):
+        address, bracket, port = host[1:].partition("]")
+        colon, port = port[:1], port[1:]
+        if not bracket or colon not in ("", ":"):
+            raise ValueError("an IPv6 address is written [address] or [address]:port")
         _check_ipv6(address)
     else:
         _check_name(address)
-    if port is None or (port == "" and not host.endswith(":")):
-        return address, None
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+    if colon and not (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65_535):
         raise ValueError("the port after ':' must be a number from 1 to 65535")
-    return address, int(port)
+    return address, int(port) if colon else None
 
 
 def _check_ipv6(address: str) -> None:
@@ -171,7 +176,7 @@ class AuthConfig(ApiModel):
 
 
 class TlsConfig(ApiModel):
-    """`ca_ref`: the authority's PEM certificates, else the system's are trusted. `sni`: the certificate's name, else the host's."""
+    """`ca_ref`: the authority's certificates (PEM), else the system's. `sni`: the certificate's name, else the host."""
 
     ca_ref: SecretKeyRef | None = None
     sni: Text | None = None
@@ -180,10 +185,10 @@ class TlsConfig(ApiModel):
 class RemoteBackend(ApiModel):
     """A remote. Its headers may carry keys, so they stay out of its repr.
 
-    Traffic goes to the remotes of the lowest `priority` number, divided by `weight`. `max_concurrent_requests` None: no limit.
+    The remotes of the lowest `priority` number share the traffic by `weight`. `max_concurrent_requests` None: no limit.
     """
 
-    name: Name = "remote"
+    name: Annotated[Text, AfterValidator(_checked_name)] = "remote"
     host: Annotated[Text, AfterValidator(_checked_host)]
     """'host', 'host:port' or '[IPv6]:port'."""
     scheme: Literal["http", "https"] = "http"
@@ -219,16 +224,3 @@ class RemoteBackend(ApiModel):
             if name in _NOT_TO_SET or name.startswith("x-spillway-"):
                 raise ValueError(f"headersToAdd must not set {name}; the gateway sets it itself")
         return self
-
-
-__all__ = [
-    "ApiKeyConfig",
-    "AuthConfig",
-    "HeaderName",
-    "Name",
-    "OAuthConfig",
-    "Port",
-    "RemoteBackend",
-    "SecretKeyRef",
-    "TlsConfig",
-]
