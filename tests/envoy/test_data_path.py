@@ -203,6 +203,16 @@ async def test_a_body_of_ten_mebibytes_arrives_whole(gateway: World, here: Backe
     assert server.seen[-1].body_sha256 == hashlib.sha256(body).hexdigest()
 
 
+async def test_a_body_beyond_the_retry_buffer_passes_once(gateway: World, here: Backend, there: Backend) -> None:
+    route = await gateway.serve(model([here], [remote(there)]))
+    body = bytes(gateway.gateway.max_request_bytes + 1_000_000)
+
+    answer = await gateway.ask(route, "POST", data=body)
+
+    assert (answer.status, here.seen[-1].body_bytes) == (200, len(body))
+    assert there.hits == 0
+
+
 async def test_sessions_stay_where_they_are_when_the_share_grows(gateway: World, here: Backend, there: Backend) -> None:
     route = await gateway.serve(model([here], [remote(there)], share_ppm=300_000, affinity_header="x-session"))
     sessions = [f"session-{number}" for number in range(100)]

@@ -63,7 +63,7 @@ async def dns() -> AsyncIterator[Dns]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory, dns: Dns) -> AsyncIterator[World]:
     address, port = dns.transport.get_extra_info("sockname")
-    async with world(tmp_path_factory.mktemp("envoy"), (ir.Endpoint(address, port),)) as running:
+    async with world(tmp_path_factory.mktemp("envoy"), dns_resolvers=(ir.Endpoint(address, port),)) as running:
         yield running
 
 

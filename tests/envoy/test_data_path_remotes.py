@@ -2,12 +2,13 @@
 
 import asyncio
 import ssl
+from pathlib import Path
 
 import pytest
 import trustme
 
 from tests.envoy.conftest import ipv6_or_skip, server_tls
-from tests.envoy.world import World, dead, eventually, model, remote, until
+from tests.envoy.world import World, dead, eventually, model, remote, until, world
 from tests.support.backends import Backend, hold, http2_backend, http_backend, status
 from xds import ir
 from xds.snapshot import SECRET
@@ -274,6 +275,17 @@ async def test_a_caller_that_gives_up_on_a_hanging_remote_frees_its_slot_there(g
     await asyncio.gather(leaving, return_exceptions=True)
 
     await until(lambda: there.in_flight == 0)
+
+
+async def test_a_remote_that_stays_silent_is_given_up_and_nobody_else_is_asked(
+    tmp_path: Path, here: Backend, there: Backend
+) -> None:
+    there.behave = hold
+    async with world(tmp_path, stream_idle_timeout_s=1) as impatient:
+        route = await impatient.serve(model([here], [remote(there)], share_ppm=ir.PPM))
+
+        assert (await impatient.ask(route, "POST", data=b"x")).status == 504
+        assert (here.hits, there.hits) == (0, 1)
 
 
 async def test_a_dead_endpoint_is_ejected_and_the_others_serve(gateway: World, here: Backend, there: Backend) -> None:

@@ -211,15 +211,17 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def world(directory: Path, dns_resolvers: tuple[ir.Endpoint, ...] = ()) -> AsyncIterator[World]:
+async def world(directory: Path, **settings: Any) -> AsyncIterator[World]:
+    """An Envoy with our resources and no models yet. `settings`: the Gateway's that a test needs otherwise."""
+    directory.mkdir(parents=True, exist_ok=True)
     access_log = directory / "access.log"
     system = trustme.CA()
     system.cert_pem.write_to_path(directory / "system.pem")
     gateway = Gateway(
         port=0,
         access_log_path=str(access_log),
-        dns_resolvers=dns_resolvers,
         system_ca_path=str(directory / "system.pem"),
+        **settings,
     )
     ads = Ads()
     await ads.start()

@@ -35,7 +35,7 @@ def gateway_resources(gateway: Gateway) -> tuple[Resource, ...]:
     gates = tuple(resource(CLUSTER, slot, cluster.gate(slot)) for slot in cluster.gate_names())
     return (
         *gates,
-        resource(LISTENER, "deliver", listener.deliver(gateway)),
+        resource(LISTENER, "deliver", listener.deliver()),
         resource(LISTENER, "front", listener.front(gateway)),
     )
 

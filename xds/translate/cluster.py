@@ -50,6 +50,8 @@ LOCAL_IDLE_TIMEOUT_S = 4
 being closed is a failed attempt, which would send a request elsewhere for nothing."""
 
 REMOTE_IDLE_TIMEOUT_S = 30
+GATE_IDLE_TIMEOUT_S = 300
+"""Below the hour after which `deliver` would close the other end."""
 
 NOTE_ERROR = """\
 function envoy_on_response(handle)
@@ -88,6 +90,7 @@ def gate(slot: str) -> Cluster:
         typed_extension_protocol_options={
             PROTOCOL_OPTIONS: words.packed(
                 HttpProtocolOptions(
+                    common_http_protocol_options={"idle_timeout": {"seconds": GATE_IDLE_TIMEOUT_S}},
                     use_downstream_protocol_config={"http_protocol_options": {}, "http2_protocol_options": {}},
                     http_filters=[_slot_filter(slot), _outcome_filter(slot), words.UPSTREAM_CODEC],
                 )

@@ -65,26 +65,25 @@ ACCESS_LOG_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """What all gateways have in common, whatever the models.
-
-    `max_request_bytes`: bodies up to this size can be sent again to another destination. `stream_idle_timeout_s`: how
-    long a stream may be silent; inference may be, for minutes. No `dns_resolvers`: the system's. `system_ca_path`:
-    where the gateway's machine keeps its authorities, for remotes that name none (Debian's place, and that of Envoy's
-    own images).
-    """
+    """What all gateways have in common, whatever the models."""
 
     address: str = "127.0.0.1"
     port: int = 8080
+    """Where callers arrive; 0 takes a free port."""
     access_log_path: str = STDOUT
     max_request_bytes: int = 16 * 1024 * 1024
+    """Bodies up to this size can be sent again, to another destination; of a longer one there is one attempt."""
     stream_idle_timeout_s: int = 3600
+    """How long a stream may be silent in both directions. Inference may be, for minutes."""
     dns_resolvers: tuple[ir.Endpoint, ...] = ()
+    """Who is asked for the names of remotes; none: whom the gateway's system asks."""
     system_ca_path: str = "/etc/ssl/certs/ca-certificates.crt"
+    """Where the gateway's machine keeps the authorities that judge remotes without one of their own."""
 
 
 def front(gateway: Gateway) -> Listener:
     """Where callers arrive: HTTP/1.1 and cleartext HTTP/2, WebSocket too. The Host's scope (SRDS) names the route."""
-    manager = _connection_manager(FRONT, gateway)
+    manager = _connection_manager(FRONT, gateway.stream_idle_timeout_s)
     manager.MergeFrom(
         HttpConnectionManager(
             scoped_routes={
@@ -118,11 +117,14 @@ def front(gateway: Gateway) -> Listener:
     return listener
 
 
-def deliver(gateway: Gateway) -> Listener:
-    """One attempt is one request here. Envoy's own replies are marked as failures, which stage 1 may try elsewhere."""
+def deliver() -> Listener:
+    """One attempt is one request here. Envoy's own replies are marked as failures, which stage 1 may try elsewhere.
+
+    A silent stream is the front's to end: if it were ended here, that would be a failure, and tried again.
+    """
     strip = words.mutate_headers("strip", [words.without_prefix(words.PREFIX)])
     router = Router(suppress_envoy_headers=True, upstream_http_filters=[strip, words.UPSTREAM_CODEC])
-    manager = _connection_manager(words.DELIVER, gateway)
+    manager = _connection_manager(words.DELIVER, stream_idle_timeout_s=0)
     manager.MergeFrom(
         HttpConnectionManager(
             route_config=deliver_routes(),
@@ -137,12 +139,12 @@ def deliver(gateway: Gateway) -> Listener:
     return listener
 
 
-def _connection_manager(name: str, gateway: Gateway) -> HttpConnectionManager:
+def _connection_manager(name: str, stream_idle_timeout_s: int) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix=name,
         server_header_transformation=HttpConnectionManager.PASS_THROUGH,
         upgrade_configs=[{"upgrade_type": "websocket"}],
-        stream_idle_timeout={"seconds": gateway.stream_idle_timeout_s},
+        stream_idle_timeout={"seconds": stream_idle_timeout_s},
     )
 
 
