@@ -79,7 +79,8 @@ class Runtime:
         self.engine = Engine(config, self.state.load())
         self.manifests = ManifestDirectory(options.directory)
         self.prometheus = PrometheusSource(settings.metric_informer.prometheus, emit)
-        self.scraper = EndpointScraper(settings.metric_informer.endpoints.interval_seconds, emit)
+        endpoints = settings.metric_informer.endpoints
+        self.scraper = EndpointScraper(endpoints.interval_seconds, emit, timeout_s=endpoints.timeout_seconds)
         self.tokens = TokenKeeper(emit)
         self.publisher = Publisher(_gateway(options, settings), emit)
         self.server = Server(self.publisher, self.telemetry)

@@ -13,7 +13,6 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import requests
 from prometheus_api_client import PrometheusConnect
@@ -23,31 +22,13 @@ from controller.adapters.keyed_tasks import KeyedTasks
 from controller.adapters.requesting import BoundedAdapter, in_thread, words_of
 from controller.events import Observed
 from controller.metrics import PromQuery, Reading, Unknown, read_prometheus
+from controller.settings import PrometheusSettings
 
 AT_ONCE = 8
 """Queries on their way at once. The rest wait, so that Prometheus never meets a herd."""
 
 _ANSWER_BYTES = 16 * 1_048_576
 _WORDS_MAX = 300
-
-
-class PrometheusSettings(Protocol):
-    """`address`: with or without scheme. Files are read anew for each query, since they are rotated."""
-
-    @property
-    def address(self) -> str | None: ...
-    @property
-    def interval_seconds(self) -> float: ...
-    @property
-    def timeout_seconds(self) -> float: ...
-    @property
-    def bearer_token_file(self) -> str | None: ...
-    @property
-    def username(self) -> str | None: ...
-    @property
-    def password_file(self) -> str | None: ...
-    @property
-    def ca_file(self) -> str | None: ...
 
 
 class PrometheusSource:
@@ -174,9 +155,9 @@ class _Credentials(AuthBase):
             if not (token.isascii() and token.isprintable()):
                 raise _CredentialsError(f"{settings.bearer_token_file} holds more than one line of plain text")
             request.headers["Authorization"] = f"Bearer {token}"
-        elif settings.username is not None:
-            password = _secret_in(settings.password_file) if settings.password_file is not None else ""
-            basic = base64.b64encode(f"{settings.username}:{password}".encode()).decode()
+        elif settings.username is not None and settings.password_file is not None:
+            login = f"{settings.username}:{_secret_in(settings.password_file)}"
+            basic = base64.b64encode(login.encode()).decode()
             request.headers["Authorization"] = f"Basic {basic}"
         return request
 

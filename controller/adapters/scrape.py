@@ -46,7 +46,7 @@ class EndpointScraper:
         interval_s: float,
         emit: Callable[[Observed], None],
         *,
-        timeout_s: float = 1.0,
+        timeout_s: float = 2.0,
         page_bytes: int = PAGE_BYTES,
         jitter: Callable[[], float] = random.random,
     ) -> None:
