@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -336,3 +337,27 @@ async def test_the_log_has_the_failed_attempts_of_a_request_that_nobody_served(g
     assert (entry["status"], entry["attempts"]) == (503, 2)
     assert entry["errors"]["local"] == "429"
     assert "UF" in entry["errors"]["remote-0"]
+
+
+async def test_the_statistics_that_dashboards_need_are_there_and_no_others(
+    gateway: World, here: Backend, there: Backend
+) -> None:
+    route = await gateway.serve(replace(model([here], [remote(there)], limit=0), name="tests/llama-3.1"))
+    await gateway.ask(route)
+    cluster = "cluster.local/tests/llama-3_1"
+
+    spilled = await gateway.envoy.statistic(f"{cluster}.upstream_rq_active_overflow")
+    names = {line.partition(": ")[0] for line in (await gateway.envoy.ask(f"/stats?filter=^{cluster}")).splitlines()}
+
+    assert spilled == 2  # the probe that found the model served, and the request
+    assert names == {
+        f"{cluster}.{name}"
+        for name in (
+            "membership_healthy",
+            "upstream_cx_connect_fail",
+            "upstream_rq_active",
+            "upstream_rq_active_overflow",
+            "upstream_rq_completed",
+            "upstream_rq_total",
+        )
+    }
