@@ -125,6 +125,19 @@ async def test_every_destination_of_a_chain_is_tried_in_order(
     assert (here.hits, there.hits, elsewhere.hits) == (1, 1, 1)
 
 
+async def test_a_chain_that_is_shorter_than_others_leads_nowhere_else(
+    gateway: World, here: Backend, there: Backend, elsewhere: Backend
+) -> None:
+    there.behave = status(429)
+    chains = (ir.Chain("local", 1, ("remote-0", "remote-1")), ir.Chain("remote-0", ir.PPM - 1))
+    route = await gateway.serve(model([here], [remote(there), remote(elsewhere)], chains=chains))
+
+    answer = await gateway.ask(route, "POST", data=b"x")
+
+    assert (answer.status, answer.text) == (429, "there says 429")
+    assert (here.hits, elsewhere.hits) == (0, 0)
+
+
 async def test_when_nobody_can_serve_the_last_failure_is_told_as_json(gateway: World, here: Backend) -> None:
     route = await gateway.serve(model([dead(here)], [remote(dead(here))]))
 
