@@ -28,7 +28,7 @@ Port = Annotated[int, Field(strict=True, ge=1, le=65_535)]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """What is wrong with a field, named as the user wrote it: 'spec.offloadingConfig.metrics[0].type'; '': the whole."""
+    """What is wrong with a field, named as the user wrote it: 'spec.offloadingConfig.metrics[0].type'; '': all."""
 
     field: str
     reason: str

@@ -1,0 +1,236 @@
+"""Shell: a directory of manifests, as events. Nobody has to write atomically, and no mistake in a file moves traffic:
+
+- A file that cannot be read, or is not understood, keeps the objects it had. So does one that is empty: an editor may
+  be about to fill it. To remove objects, delete them from their file, or the file.
+- A file that vanished is looked for once more before its objects go: it may be being replaced.
+- An object that is wrong keeps its last good version, and what is wrong is reported.
+- An object in two files: the first in the order of paths counts.
+
+Names that begin with a dot are passed over: editors' files, and the versions behind a mounted ConfigMap's links.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from watchfiles import awatch
+
+from controller.api import Policy
+from controller.events import Applied, Event, Kind, Object, Refused, Removed
+from controller.manifests import Contents, FileProblem, Manifest, Skipped, Source, read
+from controller.parsing import Invalid, Problem
+
+SUFFIXES = (".yaml", ".yml", ".json")
+FILE_BYTES_MAX = 16 * 1024 * 1024
+QUIET_MS = 100
+"""Changes are read once nothing has changed for this long."""
+RESCAN_S = 5.0
+"""Everything is looked at this often even if nothing is notified: links may lead where notifications do not."""
+REPLACED_S = 0.1
+"""A vanished file is looked for again after this."""
+
+log = logging.getLogger(__name__)
+
+_KINDS = frozenset(Kind)
+Identity = tuple[str, str]
+"""Kind and key."""
+Signature = tuple[int, int, int]
+
+
+class ManifestError(Exception):
+    """The directory cannot be read; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    signature: Signature | None
+    contents: Contents
+    problem: FileProblem | None = None
+
+
+class ManifestDirectory:
+    """The objects below `path`. `problems`: all that is wrong there now, warnings too."""
+
+    def __init__(self, path: Path) -> None:
+        self.problems: tuple[FileProblem, ...] = ()
+        self._path = path
+        self._files: dict[PurePath, _File] = {}
+        self._applied: dict[Identity, Object] = {}
+        self._refused: dict[Identity, tuple[Problem, ...]] = {}
+        self._noted: set[str] = set()
+
+    @property
+    def manifests(self) -> tuple[Manifest, ...]:
+        """The objects of the last `load`, good and bad, each once, in the order of paths."""
+        return tuple(self._objects().values())
+
+    def load(self) -> list[Event]:
+        """Looks at the directory. Returns what has changed since the last time. Raises ManifestError."""
+        self._read_files()
+        objects = self._objects()
+        events = [*self._changes(objects), *self._removals(objects)]
+        self._report(objects)
+        return events
+
+    async def watch(self, emit: Callable[[Event], None]) -> None:
+        """Emits what changes, for ever."""
+        while True:
+            try:
+                await self._reload(emit)
+                watcher = awatch(
+                    self._path,
+                    watch_filter=None,
+                    step=QUIET_MS,
+                    rust_timeout=int(RESCAN_S * 1000),
+                    yield_on_timeout=True,
+                )
+                async for _ in watcher:
+                    await self._reload(emit)
+            except (ManifestError, OSError) as error:
+                problem = FileProblem(Source(PurePath(self._path.name)), "", "", "", str(error))
+                if problem not in self.problems:
+                    log.warning("manifests cannot be watched; what was read stays", extra={"error": str(error)})
+                    self.problems = (*self.problems, problem)
+                await asyncio.sleep(RESCAN_S)
+
+    async def _reload(self, emit: Callable[[Event], None]) -> None:
+        for event in await asyncio.to_thread(self.load):
+            emit(event)
+
+    # Reading
+
+    def _read_files(self) -> None:
+        present = self._list()
+        if self._files.keys() - present.keys():
+            time.sleep(REPLACED_S)
+            present = self._list()
+        self._files = {name: self._read(name, present[name]) for name in sorted(present)}
+
+    def _list(self) -> dict[PurePath, Signature | None]:
+        """The manifest files, by path relative to the directory. A changed signature means a changed file."""
+        if not self._path.is_dir():
+            raise ManifestError(f"{self._path}: {'is not a directory' if self._path.exists() else 'does not exist'}")
+        try:
+            return {path.relative_to(self._path): _signature(path) for path in _walk(self._path, set())}
+        except OSError as error:
+            raise ManifestError(f"{error.filename or self._path}: {error.strerror or error}") from None
+
+    def _read(self, name: PurePath, signature: Signature | None) -> _File:
+        known = self._files.get(name)
+        if known is not None and signature is not None and known.signature == signature:
+            return known
+        found = _contents(self._path / name, name)
+        before = known.contents if known else Contents()
+        if isinstance(found, FileProblem):
+            return _File(signature, before, found)
+        if before.manifests and not found.manifests and not found.skipped:
+            reason = "the file is empty, so its objects stay as they were; delete the file to remove them"
+            return _File(signature, before, FileProblem(Source(name), "", "", "", reason))
+        return _File(signature, found)
+
+    # What it means
+
+    def _objects(self) -> dict[Identity, Manifest]:
+        found: dict[Identity, Manifest] = {}
+        for manifest in self._all_manifests():
+            found.setdefault((manifest.kind, manifest.key), manifest)
+        return found
+
+    def _all_manifests(self) -> Iterator[Manifest]:
+        for file in self._files.values():
+            yield from file.contents.manifests
+
+    def _changes(self, objects: dict[Identity, Manifest]) -> Iterator[Event]:
+        for identity, manifest in objects.items():
+            value = manifest.value
+            if isinstance(manifest.result, Invalid):
+                if manifest.kind in _KINDS and self._refused.get(identity) != manifest.result.problems:
+                    self._refused[identity] = manifest.result.problems
+                    yield Refused(Kind(manifest.kind), manifest.key, manifest.result.problems)
+            elif value is not None and not isinstance(value, Policy):
+                was_refused = self._refused.pop(identity, None) is not None
+                if was_refused or self._applied.get(identity) != value:
+                    self._applied[identity] = value
+                    yield Applied(value)
+
+    def _removals(self, objects: dict[Identity, Manifest]) -> Iterator[Event]:
+        for identity in sorted({*self._applied, *self._refused} - objects.keys()):
+            self._applied.pop(identity, None)
+            self._refused.pop(identity, None)
+            yield Removed(Kind(identity[0]), identity[1])
+
+    # Telling people
+
+    def _report(self, objects: dict[Identity, Manifest]) -> None:
+        problems = tuple(self._find_problems(objects))
+        known = frozenset(self.problems)
+        for problem in problems:
+            if problem not in known:
+                extra = {
+                    "source": str(problem.source),
+                    "object": f"{problem.kind} {problem.name}",
+                    "field": problem.field,
+                }
+                log.warning(problem.reason, extra=extra)
+        self.problems = problems
+        for skipped in self._skipped():
+            if skipped.what not in self._noted:
+                self._noted.add(skipped.what)
+                log.info("skipped: %s is not read here", skipped.what, extra={"source": str(skipped.source)})
+
+    def _find_problems(self, objects: dict[Identity, Manifest]) -> Iterator[FileProblem]:
+        for file in self._files.values():
+            if file.problem:
+                yield file.problem
+        for manifest in self._all_manifests():
+            first = objects[manifest.kind, manifest.key]
+            if first is manifest:
+                yield from manifest.problems
+            else:
+                yield manifest.problem("metadata.name", f"is already at {first.source}; that one is used")
+
+    def _skipped(self) -> Iterator[Skipped]:
+        for file in self._files.values():
+            yield from file.contents.skipped
+
+
+def _walk(directory: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Manifest files below a directory, through links, each directory once."""
+    status = directory.stat()
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), seen)
+        elif entry.name.endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
+            yield Path(entry.path)
+
+
+def _signature(path: Path) -> Signature | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _contents(path: Path, name: PurePath) -> Contents | FileProblem:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+        if len(raw) > FILE_BYTES_MAX:
+            return FileProblem(Source(name), "", "", "", f"the file is larger than {FILE_BYTES_MAX} bytes")
+        return read(name, raw.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return FileProblem(Source(name), "", "", "", "the file is not UTF-8 text")
+    except OSError as error:
+        return FileProblem(Source(name), "", "", "", f"the file cannot be read: {error.strerror or error}")

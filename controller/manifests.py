@@ -1,0 +1,271 @@
+"""Pure: the text of a manifest file -> the objects in it, each with the place where it stands.
+
+Several documents and Lists in a file are one sequence of objects. A text in which something cannot be told apart
+(broken syntax, an object without a kind or a name) gives a FileProblem and no objects at all: half a file must never
+look like a file from which objects were deleted. An object that can be told apart, but is wrong, is there with its
+problems.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from controller import api, objects
+from controller.events import Object
+from controller.parsing import Invalid, Parsed, Problem
+
+Parser = Callable[[Mapping[str, Any]], Parsed[Any] | Invalid]
+
+_PARSERS: Mapping[tuple[str, str], tuple[str, Parser]] = {
+    ("deployment.beamlit.com", "ModelDeployment"): (api.MODEL_API_VERSION, api.parse),
+    ("authorization.beamlit.com", "Policy"): (api.POLICY_API_VERSION, api.parse_policy),
+    ("", "Service"): ("v1", objects.parse_service),
+    ("", "Secret"): ("v1", objects.parse_secret),
+    ("discovery.k8s.io", "EndpointSlice"): ("discovery.k8s.io/v1", objects.parse_endpoint_slice),
+}
+_SILENT = frozenset({("apps", kind) for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")})
+"""What models refer to, and nothing outside a cluster needs."""
+
+_INDENTING_TAB = re.compile(r"^ *\t", re.MULTILINE)
+_FIELD_PART = re.compile(r"[^.\[\]]+")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """A place in a file, whose path is relative to the directory. Documents and lines count from 1."""
+
+    file: PurePath
+    document: int = 1
+    line: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class FileProblem:
+    """Something wrong in a file. `name`: '<namespace>/<name>'. Unknown parts are '': then the file as a whole is bad.
+
+    A `warning` keeps nothing from working.
+    """
+
+    source: Source
+    kind: str
+    name: str
+    field: str
+    reason: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        """'file:line: kind namespace/name: field: reason', without the parts that are unknown."""
+        parts = (str(self.source), f"{self.kind} {self.name}".strip(), self.field, self.reason)
+        return ": ".join(part for part in parts if part)
+
+    def as_json(self) -> dict[str, object]:
+        """For the status."""
+        place = {"source": str(self.source), "kind": self.kind, "name": self.name, "field": self.field}
+        return {**place, "reason": self.reason, "warning": self.warning}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """An object, and what became of it."""
+
+    source: Source
+    kind: str
+    key: str
+    result: Parsed[Object | api.Policy] | Invalid
+    node: yaml.Node | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def value(self) -> Object | api.Policy | None:
+        """The object if it is good."""
+        return self.result.model if isinstance(self.result, Parsed) else None
+
+    @property
+    def problems(self) -> tuple[FileProblem, ...]:
+        """Everything wrong with the object by itself, and its warnings."""
+        if isinstance(self.result, Invalid):
+            return tuple(self.problem(each.field, each.reason) for each in self.result.problems)
+        return tuple(self.problem(each.field, each.reason, warning=True) for each in self.result.warnings)
+
+    def problem(self, field_: str, reason: str, *, warning: bool = False) -> FileProblem:
+        """A problem with a field of this object, at the field's own line as far as that can be told."""
+        line = _line_of(self.node, field_) if self.node else self.source.line
+        source = Source(self.source.file, self.source.document, line)
+        return FileProblem(source, self.kind, self.key, field_, reason, warning)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that is not read here. `what` names it: 'Ingress (networking.k8s.io/v1)'."""
+
+    source: Source
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a file holds."""
+
+    manifests: tuple[Manifest, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+
+
+class _UnreadableError(Exception):
+    def __init__(self, reason: str, source: Source) -> None:
+        super().__init__(reason)
+        self.source = source
+
+
+class _Loader(yaml.CSafeLoader):
+    """YAML as Kubernetes reads it: times stay text, and a key given twice is an error."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute
+        first: [each for each in resolvers if each[0] not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")]
+        for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"{key.value} is given twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read(file: PurePath, text: str) -> Contents | FileProblem:
+    """The objects of a YAML file, or of a JSON file if its name ends in .json."""
+    manifests: list[Manifest] = []
+    skipped: list[Skipped] = []
+    try:
+        for number, (document, node) in enumerate(_documents(file, text), start=1):
+            for obj, at in _objects(document, node):
+                source = Source(file, number, at.start_mark.line + 1 if at else 1)
+                found = _manifest(obj, source, at)
+                if isinstance(found, Manifest):
+                    manifests.append(found)
+                elif found is not None:
+                    skipped.append(found)
+    except _UnreadableError as error:
+        return FileProblem(error.source, "", "", "", str(error))
+    return Contents(tuple(manifests), tuple(skipped))
+
+
+def _documents(file: PurePath, text: str) -> Iterator[tuple[object, yaml.Node | None]]:
+    """Each document's value, and its node, which knows the lines. JSON has no nodes."""
+    if file.suffix == ".json":
+        try:
+            yield json.loads(text), None
+        except json.JSONDecodeError as error:
+            raise _UnreadableError(f"this is no JSON: {error.msg}", Source(file, 1, error.lineno)) from None
+        except (RecursionError, ValueError):
+            raise _UnreadableError("this is no JSON that can be read", Source(file)) from None
+        return
+    loader: Any = _Loader(text)
+    number = 1
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            yield loader.construct_document(node), node
+            number += 1
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise _UnreadableError(_syntax_error(text, error.problem or "", line), Source(file, number, line)) from None
+    except (yaml.YAMLError, ValueError):
+        raise _UnreadableError("this is no YAML that can be read", Source(file, number)) from None
+    except RecursionError:
+        raise _UnreadableError("this is nested too deeply", Source(file, number)) from None
+    finally:
+        loader.dispose()
+
+
+def _syntax_error(text: str, problem: str, line: int) -> str:
+    """What is wrong with the YAML. A tab is named as the cause whatever the parser stumbled over."""
+    tab = _INDENTING_TAB.search(text)
+    if tab is not None:
+        tab_line = text.count("\n", 0, tab.start()) + 1
+        if tab_line <= line + 1:
+            return f"YAML forbids tabs for indentation: line {tab_line} has a tab; use spaces"
+    return f"this is no YAML: line {line}: {problem}"
+
+
+def _objects(value: object, node: yaml.Node | None) -> Iterator[tuple[object, yaml.Node | None]]:
+    """The objects of a document: itself, or the items of a List. Nothing in an empty document."""
+    if value is None:
+        return
+    if not (isinstance(value, dict) and value.get("kind") == "List" and isinstance(value.get("items"), list)):
+        yield value, node
+        return
+    item_nodes = getattr(_child(node, "items"), "value", None)
+    for index, item in enumerate(value["items"]):
+        yield from _objects(item, item_nodes[index] if item_nodes else None)
+
+
+def _manifest(obj: object, source: Source, node: yaml.Node | None) -> Manifest | Skipped | None:
+    if not isinstance(obj, dict):
+        raise _UnreadableError(
+            "this is no Kubernetes object: it must be a mapping with apiVersion, kind and metadata", source
+        )
+    api_version, kind = obj.get("apiVersion"), obj.get("kind")
+    if api_version is None and kind is None and "metadata" not in obj:
+        return Skipped(source, "something that is no Kubernetes object (no apiVersion, no kind)")
+    if not isinstance(api_version, str) or not isinstance(kind, str) or not api_version or not kind:
+        missing = "kind" if isinstance(api_version, str) and api_version else "apiVersion"
+        raise _UnreadableError(f"{missing} is missing, or no text", source)
+    group = api_version.rpartition("/")[0]
+    if (group, kind) not in _PARSERS:
+        return None if (group, kind) in _SILENT else Skipped(source, f"{kind} ({api_version})")
+    wanted_version, parse = _PARSERS[group, kind]
+    result = parse(obj)
+    if api_version != wanted_version:
+        others = result.problems if isinstance(result, Invalid) else ()
+        result = Invalid(tuple(dict.fromkeys((Problem("apiVersion", f"must be {wanted_version}"), *others))))
+    return Manifest(source, kind, _key(obj, kind, source), result, node)
+
+
+def _key(obj: Mapping[str, Any], kind: str, source: Source) -> str:
+    metadata = obj.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    namespace = metadata.get("namespace") if isinstance(metadata, Mapping) else None
+    if not isinstance(name, str) or not name or not (namespace is None or (isinstance(namespace, str) and namespace)):
+        wrong = "namespace" if isinstance(name, str) and name else "name"
+        raise _UnreadableError(
+            f"{kind}: metadata.{wrong} is missing, or no text (a number needs quotes to be text)", source
+        )
+    return f"{namespace or 'default'}/{name}"
+
+
+def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next((value for name, value in node.value if name.value == key), None)
+
+
+def _line_of(node: yaml.Node, path: str) -> int:
+    """The line of the deepest part of the path that is there."""
+    line: int = node.start_mark.line
+    for part in _FIELD_PART.findall(path):
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line, found[1]
+        elif isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+            node = node.value[int(part)]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1
