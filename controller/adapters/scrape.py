@@ -26,6 +26,7 @@ AT_ONCE = 128
 PAGE_BYTES = 8 * 1_048_576
 
 _CHUNK_BYTES = 65_536
+# Not OpenMetrics: there the Python client writes `vllm_num_requests_running` for `vllm:num_requests_running`.
 _HEADERS = {"Accept": "text/plain;version=0.0.4", "Accept-Encoding": "identity"}
 
 
