@@ -15,10 +15,13 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import certifi
 
 from controller import events
 from controller.adapters.admin import AdminServer
@@ -316,6 +319,7 @@ def _gateway(options: RunOptions, settings: Settings) -> Gateway:
         address=options.listen[0],
         port=options.listen[1],
         access_log_path=options.access_log,
+        system_ca_path=ssl.get_default_verify_paths().cafile or certifi.where(),
         dns_resolvers=settings.gateway.resolvers,
     )
 

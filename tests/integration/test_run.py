@@ -1,4 +1,4 @@
-"""`spillway run` as a user runs it: a directory, a real Envoy, requests through it. What goes wrong is in test_faults."""
+"""`spillway run` as a user runs it: a directory, a real Envoy, requests through it."""
 
 from __future__ import annotations
 
