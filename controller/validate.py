@@ -1,0 +1,162 @@
+"""Shell: `spillway validate`: everything that is wrong in a directory of manifests, at once.
+
+What is wrong with an object by itself is told by its parser. Here is what only shows between objects: a reference to
+nothing, a name that two models claim, a metric that nobody can answer. References are resolved by the functions that
+`spillway run` resolves them with.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.adapters.files import ManifestDirectory
+from controller.api import ModelDeployment, RemoteBackend, SecretKeyRef, ServiceRef
+from controller.credentials import secret_value
+from controller.events import Kind
+from controller.manifests import FileProblem, Manifest
+from controller.metrics import Unknown, query_for
+from controller.objects import SERVICE_LABEL, EndpointSlice, Secret, Service, ready_endpoints
+from controller.settings import Settings
+
+
+def validate(directory: Path, settings: Settings) -> list[FileProblem]:
+    """Every problem and warning, in the order of files and lines. Raises ManifestError."""
+    files = ManifestDirectory(directory)
+    files.load()
+    return sorted({*files.problems, *check(files.manifests, settings)})
+
+
+def render(problems: Sequence[FileProblem]) -> tuple[str, int]:
+    """A line for each problem, and the exit status: 1 if there is one that is not only a warning."""
+    errors = sum(not problem.warning for problem in problems)
+    lines = [f"warning: {problem}" if problem.warning else str(problem) for problem in problems]
+    lines.append(f"{_count(errors, 'problem')}, {_count(len(problems) - errors, 'warning')}")
+    return "\n".join(lines), 1 if errors else 0
+
+
+def check(manifests: Sequence[Manifest], settings: Settings) -> Iterator[FileProblem]:
+    """What is wrong between objects."""
+    world = _World.of(manifests)
+    holders: dict[tuple[str, str], Manifest] = {}
+    for manifest in manifests:
+        match manifest.value:
+            case ModelDeployment() as model:
+                yield from _check_uniqueness(manifest, model, holders)
+                yield from _check_services(manifest, model, world)
+                yield from _check_metrics(manifest, model, settings)
+                yield from _check_remotes(manifest, model, world, settings)
+            case EndpointSlice(service_key=service_key) if (Kind.SERVICE, service_key) not in world.known:
+                field = f"metadata.labels[{SERVICE_LABEL}]"
+                yield manifest.problem(field, f"Service {service_key} is in no file here", warning=True)
+            case _:
+                pass
+
+
+@dataclass(frozen=True, slots=True)
+class _World:
+    """The objects that models refer to. `known`: good or bad, so that a bad one is not reported as missing too."""
+
+    known: frozenset[tuple[str, str]]
+    services: Mapping[str, Service]
+    slices: Mapping[str, Sequence[EndpointSlice]]
+    secrets: Mapping[str, Secret]
+
+    @staticmethod
+    def of(manifests: Sequence[Manifest]) -> _World:
+        slices: defaultdict[str, list[EndpointSlice]] = defaultdict(list)
+        services: dict[str, Service] = {}
+        secrets: dict[str, Secret] = {}
+        for manifest in manifests:
+            match manifest.value:
+                case Service() as service:
+                    services[service.key] = service
+                case EndpointSlice() as endpoint_slice:
+                    slices[endpoint_slice.service_key].append(endpoint_slice)
+                case Secret() as secret:
+                    secrets[secret.key] = secret
+                case _:
+                    pass
+        return _World(frozenset((each.kind, each.key) for each in manifests), services, slices, secrets)
+
+
+def _check_uniqueness(
+    manifest: Manifest, model: ModelDeployment, holders: dict[tuple[str, str], Manifest]
+) -> Iterator[FileProblem]:
+    name = (model.spec.environment, model.spec.model)
+    holder = holders.setdefault(name, manifest)
+    if holder is not manifest:
+        where = f"{holder.key} at {holder.source}"
+        yield manifest.problem("spec.model", f"{name[1]!r} in environment {name[0]!r} is already the model of {where}")
+
+
+def _check_services(manifest: Manifest, model: ModelDeployment, world: _World) -> Iterator[FileProblem]:
+    for field, ref in (("serviceRef", model.spec.service_ref), ("metricServiceRef", model.spec.metric_service_ref)):
+        if ref is not None:
+            yield from _check_service(manifest, f"spec.{field}", ref, world)
+
+
+def _check_service(manifest: Manifest, field: str, ref: ServiceRef, world: _World) -> Iterator[FileProblem]:
+    namespace = ref.namespace or manifest.key.partition("/")[0]
+    key = f"{namespace}/{ref.name}"
+    service = world.services.get(key)
+    if service is None:
+        if (Kind.SERVICE, key) not in world.known:
+            yield manifest.problem(f"{field}.name", f"Service {key} is in no file here")
+        return
+    slices = world.slices.get(key, ())
+    match ready_endpoints(service, slices, ref.target_port):
+        case str() as reason:
+            yield manifest.problem(f"{field}.targetPort", reason)
+        case None:
+            reason = f"no EndpointSlice here is labelled {SERVICE_LABEL}: {ref.name}, so its endpoints are unknown"
+            yield manifest.problem(f"{field}.name", reason, warning=True)
+        case resolved if not resolved.endpoints:
+            reason = f"Service {key} has no ready endpoint; the EndpointSlice's port must have the Service port's name"
+            yield manifest.problem(f"{field}.name", reason, warning=True)
+        case _:
+            pass
+
+
+def _check_metrics(manifest: Manifest, model: ModelDeployment, settings: Settings) -> Iterator[FileProblem]:
+    for index, metric in enumerate(model.spec.offloading_config.metrics):
+        query = query_for(metric, model, settings.metric_informer.type)
+        if isinstance(query, Unknown):
+            yield manifest.problem(f"spec.offloadingConfig.metrics[{index}]", query.message, warning=True)
+
+
+def _check_remotes(
+    manifest: Manifest, model: ModelDeployment, world: _World, settings: Settings
+) -> Iterator[FileProblem]:
+    offloading = model.spec.offloading_config
+    if offloading.remote_backend:
+        places = [("spec.offloadingConfig.remoteBackend", offloading.remote_backend)]
+    elif settings.default_remote_backend and not offloading.remotes:
+        places = [("defaultRemoteBackend", settings.default_remote_backend)]
+    else:
+        places = [(f"spec.offloadingConfig.remoteBackends[{i}]", each) for i, each in enumerate(offloading.remotes)]
+    if not places:
+        reason = "no remote is given, and no defaultRemoteBackend in the config file: nothing can leave"
+        yield manifest.problem("spec.offloadingConfig.remoteBackend", reason, warning=True)
+    for field, remote in places:
+        for place, ref in _secret_refs(remote):
+            key = f"{ref.namespace or model.metadata.namespace}/{ref.name}"
+            missing = secret_value(ref, model.metadata.namespace, world.secrets)[1]
+            if missing and (key in world.secrets or (Kind.SECRET, key) not in world.known):
+                yield manifest.problem(f"{field}.{place}", missing)
+
+
+def _secret_refs(remote: RemoteBackend) -> Iterator[tuple[str, SecretKeyRef]]:
+    auth = remote.auth_config
+    if auth and auth.oauth_config and auth.oauth_config.client_secret_ref:
+        yield "authConfig.oauthConfig.clientSecretRef", auth.oauth_config.client_secret_ref
+    if auth and auth.api_key_config:
+        yield "authConfig.apiKeyConfig.secretRef", auth.api_key_config.secret_ref
+    if remote.tls and remote.tls.ca_ref:
+        yield "tls.caRef", remote.tls.ca_ref
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
