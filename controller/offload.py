@@ -2,32 +2,33 @@
 
 Theory
 ------
-A metric gives `ratio = value / target`; 1 or more means *reached*. Its last known value stands until it is stale, so silence is the same as
-hearing the same thing again: stepping twice with one observation changes nothing, and missing data never moves traffic.
+A metric gives `ratio = value / target`; 1 or more means *reached*. Its last known value stands until it is stale, so
+silence is the same as hearing the same thing again: stepping twice with one observation changes nothing, and missing
+data never moves traffic.
 
-The hard part is coming back. Offloading lowers the very metric that caused it, so "below the target" alone returns, overloads, offloads and
-returns for ever. What counts is the ratio local *would* carry if everything came back:
+The hard part is coming back. Offloading lowers the very metric that caused it, so "below the target" alone returns,
+overloads, offloads and returns for ever. What counts is the ratio local *would* carry if everything came back:
 
     carried = ratio / local share      for a metric that follows local traffic (Scope.LOCAL)
     carried = ratio                    for one that counts all traffic (Scope.TOTAL)
 
-and only `carried < 1` without a break for the whole buffer ends an overflow. Two cases remain. A metric that is not proportional to load (a
-queue length) can still fool the rule; an overflow that is triggered again within the buffer of its return doubles the buffer, up to
-`BUFFER_GROWTH_MAX` times, so flapping dies out. And with everything remote, local is *blind*, it gives no signal at all: instead of bringing
-all of it back to see what happens, `PROBE_PPM` of the traffic comes back first, and the ratio it causes decides. (A metric that has no value
-at all without traffic, like a latency quantile, stays silent there, and silence moves nothing: such a metric wants a percentage below 100.)
+and only `carried < 1` without a break for the whole buffer ends an overflow. Two cases remain. A metric that is not
+proportional to load (a queue length) can still fool the rule; an overflow that is triggered again within the buffer of
+its return doubles the buffer, up to `BUFFER_GROWTH_MAX` times, so flapping dies out. And with everything remote, local
+is *blind*, it gives no signal at all: instead of bringing all of it back to see what happens, `PROBE_PPM` of the
+traffic comes back first, and the ratio it causes decides. (A metric that has no value at all without traffic, like a
+latency quantile, stays silent there, and silence moves nothing: such a metric wants a percentage below 100.)
 
-Proportional keeps the metric at its target: local deserves `1 / carried` of the traffic. It moves only outside `TOLERANCE`, by bounded steps,
-with time between them for the metric to follow, and not while local is blind.
+Proportional keeps the metric at its target: local deserves `1 / carried` of the traffic. It moves only outside
+`TOLERANCE`, by bounded steps, with time between them for the metric to follow, and not while local is blind.
 
-Durations are counted between samples, never from a sample to the clock: a streak of one sample has length 0 however long nothing else came,
-and a gap as long as staleness breaks it. Only staleness looks at the clock. Times are seconds since the epoch, since a decision survives a
-restart.
+Durations are counted between samples, never from a sample to the clock: a streak of one sample has length 0 however
+long nothing else came, and a gap as long as staleness breaks it. Only staleness looks at the clock. Times are seconds
+since the epoch, since a decision survives a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -91,22 +92,6 @@ class Reason(StrEnum):
     STARTING = "Starting"
 
 
-MOVES: Mapping[tuple[State, State], tuple[Reason, ...]] = {
-    (State.STANDBY, State.OVERFLOWING): (Reason.THRESHOLD_REACHED, Reason.METRICS_UNAVAILABLE, Reason.FORCED),
-    (State.STANDBY, State.FAILOVER): (Reason.NO_READY_ENDPOINT,),
-    (State.OVERFLOWING, State.STANDBY): (
-        Reason.RETURNED,
-        Reason.METRICS_UNAVAILABLE,
-        Reason.NO_METRICS,
-        Reason.MODE_OFF,
-    ),
-    (State.OVERFLOWING, State.FAILOVER): (Reason.NO_READY_ENDPOINT,),
-    (State.FAILOVER, State.STANDBY): (Reason.ENDPOINT_READY, Reason.METRICS_UNAVAILABLE, Reason.MODE_OFF),
-    (State.FAILOVER, State.OVERFLOWING): (Reason.THRESHOLD_REACHED, Reason.METRICS_UNAVAILABLE, Reason.FORCED),
-}
-"""Every change of state, and the reasons it can have."""
-
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the user asked for. `watched`: the model has at least one metric."""
@@ -128,8 +113,9 @@ class Policy:
 class Observation:
     """What is known now.
 
-    `ratio`: the last known value/target of the metric, None before the first. `ratio_at_s`: when it was sampled, or when watching began.
-    `local_ready`: whether a ready local endpoint exists, None while that is not known. `remote_ready`: whether a remote can take traffic.
+    `ratio`: the last known value/target of the metric, None before the first. `ratio_at_s`: when it was sampled, or
+    when watching began. `local_ready`: whether a ready local endpoint exists, None while that is not known.
+    `remote_ready`: whether a remote can take traffic.
     """
 
     ratio: float | None
@@ -142,10 +128,11 @@ class Observation:
 class Decision:
     """The decision in force, and what the next one needs to remember of it.
 
-    `wanted_ppm` is the share the policy asks for; `share_ppm` the one in force: 0 in DryRun and while no remote can take it, which `restraint` says.
-    `heard_s`: the last sample judged, 0 if the next one is to be judged whatever its age. `streak_from_s`: the first one of the unbroken run
-    that argues for leaving this state. `buffer_growth`: how many times the buffer is in force, more than 1 after flapping. `probing`: local is
-    tried with a part of the traffic after having had none.
+    `wanted_ppm` is the share the policy asks for; `share_ppm` the one in force: 0 in DryRun and while no remote can
+    take it, which `restraint` says. `heard_s`: the last sample judged, 0 if the next one is to be judged whatever its
+    age. `streak_from_s`: the first one of the unbroken run that argues for leaving this state. `buffer_growth`: how
+    many times the buffer is in force, more than 1 after flapping. `probing`: local is tried with a part of the traffic
+    after having had none.
     """
 
     state: State = State.STANDBY
@@ -266,7 +253,7 @@ def _unheard(last: Decision) -> Decision:
 
 
 def _hold(policy: Policy, last: Decision) -> Decision:
-    """Nothing new was heard, but perhaps the policy is new: an overflow keeps within it, and a reason that went with the old one is dropped."""
+    """Nothing new was heard. Only a new policy makes a difference: a reason that went with the old one is dropped."""
     if last.reason in (Reason.STARTING, Reason.FORCED, Reason.MODE_OFF, Reason.NO_METRICS):
         last = replace(last, reason=Reason.STARTING, message="Waiting for the first sample of the metric.")
     return _within_ceiling(policy, last)
@@ -306,7 +293,7 @@ def _watch(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decisio
 
 
 def _trigger(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
-    """Standby -> Overflowing. Coming back to it within the buffer of the last return means that returning was wrong: wait longer next time."""
+    """Standby -> Overflowing. If that comes within the buffer of the last return, returning was wrong: wait longer."""
     began_s = at_s if last.streak_from_s is None else last.streak_from_s
     flapped = last.returned_at_s is not None and began_s - last.returned_at_s <= policy.buffer_s * last.buffer_growth
     fixed = policy.strategy is Strategy.FIXED
@@ -336,7 +323,7 @@ def _grown(last: Decision) -> int:
 
 
 def _consider_return(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
-    """Overflowing: could local carry everything, and for long enough? Else keep the share that the strategy asks for."""
+    """Overflowing: could local carry everything, and for long enough? Else keep the share the strategy asks for."""
     if _carried(policy, last, ratio) >= 1:
         full = replace(last, streak_from_s=None, reason=Reason.THRESHOLD_REACHED, message=_FULL)
         return _adjust(policy, full, ratio, at_s)
