@@ -40,6 +40,26 @@ def need_of(remote: RemoteBackend, model: ModelDeployment, owner: str, secrets: 
     return None
 
 
+def certificate_authority(
+    remote: RemoteBackend, namespace: str, secrets: Mapping[str, Secret]
+) -> tuple[str | None, str]:
+    """The remote's own authority in PEM, None if the system's are trusted; and what is missing of it."""
+    if remote.tls is None or remote.tls.ca_ref is None:
+        return None, ""
+    return secret_value(remote.tls.ca_ref, namespace, secrets)
+
+
+def secret_keys(remote: RemoteBackend, namespace: str) -> set[str]:
+    """The keys of all Secrets that a remote refers to, existing or not."""
+    auth, tls = remote.auth_config, remote.tls
+    refs = [
+        tls.ca_ref if tls else None,
+        auth.api_key_config.secret_ref if auth and auth.api_key_config else None,
+        auth.oauth_config.client_secret_ref if auth and auth.oauth_config else None,
+    ]
+    return {f"{ref.namespace or namespace}/{ref.name}" for ref in refs if ref is not None}
+
+
 def secret_value(ref: SecretKeyRef, namespace: str, secrets: Mapping[str, Secret]) -> tuple[str | None, str]:
     """The value a reference points at, or None and what is missing."""
     key = f"{ref.namespace or namespace}/{ref.name}"

@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 from controller import events, offload
 from controller.api import ModelDeployment, RemoteBackend
 from controller.claims import Claims
-from controller.credentials import Need, Vault, need_of, secret_value
+from controller.credentials import Need, Vault, certificate_authority, need_of, secret_keys
 from controller.events import Effect, Event, Kind
 from controller.inventory import Inventory, Reference
 from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
 from controller.objects import Resolved, ready_endpoints
-from controller.record import Gauge, Record, Target, new_record, to_save
+from controller.record import Gauge, Record, Target, new_record, saved_credentials, to_save
 from controller.routing import RemoteState, hosts_of, policy_of, remote_of, route
 from xds import events as gateway_events
 from xds import ir
@@ -52,7 +52,7 @@ class Engine:
     def __init__(self, config: Config, saved: Mapping[str, Mapping[str, object]]) -> None:
         self.records: dict[str, Record] = {}
         self.refused: dict[tuple[Kind, str], events.Refused] = {}
-        self.vault = Vault(_saved_credentials(saved))
+        self.vault = Vault(saved_credentials(saved))
         self.gateways: dict[str, float | None] = {}
         """Each known gateway, and when its last stream ended (None: it is connected)."""
         self._config = config
@@ -279,28 +279,20 @@ class Engine:
         targets: list[Target] = []
         needs: list[Need] = []
         for remote in remotes:
+            namespace = spec.metadata.namespace
+            follows |= {(Kind.SECRET, key) for key in secret_keys(remote, namespace)}
             owner = f"{spec.key}/{remote.name}" if configured else "config"
             need = need_of(remote, spec, owner, self._inventory.secrets)
-            ca_pem, missing = self._certificate_authority(remote, spec, follows)
+            ca_pem, missing = certificate_authority(remote, namespace, self._inventory.secrets)
             if need is not None:
                 needs.append(need)
                 missing = missing or need.missing
-                follows |= _secret_references(remote, spec)
-            workspace = self._config.workspace or spec.metadata.namespace
-            target = remote_of(remote, spec, workspace, need.credential if need else None, ca_pem)
+            credential = need.credential if need else None
+            target = remote_of(remote, spec, self._config.workspace or namespace, credential, ca_pem)
             state = RemoteState(remote, target, ready=not missing, reason=missing)
-            targets.append(Target(state, need.credential.secret if need else None))
+            targets.append(Target(state, credential.secret if credential else None))
         record.targets = tuple(targets)
         self._use(spec.key, needs)
-
-    def _certificate_authority(
-        self, remote: RemoteBackend, spec: ModelDeployment, follows: set[Reference]
-    ) -> tuple[str | None, str]:
-        if remote.tls is None or remote.tls.ca_ref is None:
-            return None, ""
-        ref, namespace = remote.tls.ca_ref, spec.metadata.namespace
-        follows.add((Kind.SECRET, f"{ref.namespace or namespace}/{ref.name}"))
-        return secret_value(ref, namespace, self._inventory.secrets)
 
     def _use(self, key: str, needs: Iterable[Need]) -> None:
         effects, secrets = self.vault.use(key, needs)
@@ -382,23 +374,3 @@ class Engine:
 
     def _announce(self, key: str, reason: str, message: str, *, warning: bool = False) -> None:
         self._effects.append(events.Announce(key, reason, message, warning))
-
-
-def _secret_references(remote: RemoteBackend, spec: ModelDeployment) -> set[Reference]:
-    auth = remote.auth_config
-    refs = []
-    if auth and auth.api_key_config:
-        refs.append(auth.api_key_config.secret_ref)
-    if auth and auth.oauth_config and auth.oauth_config.client_secret_ref:
-        refs.append(auth.oauth_config.client_secret_ref)
-    return {(Kind.SECRET, f"{ref.namespace or spec.metadata.namespace}/{ref.name}") for ref in refs}
-
-
-def _saved_credentials(saved: Mapping[str, Mapping[str, object]]) -> dict[str, float | None]:
-    """Credential name -> expiry, of all that some gateway held."""
-    held: dict[str, float | None] = {}
-    for state in saved.values():
-        credentials = state.get("credentials")
-        if isinstance(credentials, Mapping):
-            held |= {str(name): float(at) if isinstance(at, int | float) else None for name, at in credentials.items()}
-    return held

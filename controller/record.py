@@ -138,3 +138,13 @@ def restore(saved: Mapping[str, object]) -> tuple[offload.Decision, int | None]:
             return offload.Decision(), limit if isinstance(limit, int) else None
         decision = offload.Decision(**values)
     return decision, limit if isinstance(limit, int) else None
+
+
+def saved_credentials(saved: Mapping[str, Mapping[str, object]]) -> dict[str, float | None]:
+    """Credential name -> expiry (None: never), of all that some gateway held."""
+    held: dict[str, float | None] = {}
+    for state in saved.values():
+        credentials = state.get("credentials")
+        if isinstance(credentials, Mapping):
+            held |= {str(name): float(at) if isinstance(at, int | float) else None for name, at in credentials.items()}
+    return held
