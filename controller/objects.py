@@ -90,11 +90,12 @@ def ready_endpoints(service: Service, slices: Iterable[EndpointSlice], port: int
     known.
 
     `port` None: the Service's only port, or its first. As in Kubernetes, the slice's port of the same *name* is the
-    one.
+    one. Ports that are not TCP's do not count.
     """
-    wanted = next((each for each in service.ports if port is None or each.port == port), None)
+    ports = [each for each in service.ports if each.protocol == "TCP"]
+    wanted = next((each for each in ports if port is None or each.port == port), None)
     if wanted is None:
-        has = ", ".join(str(each.port) for each in service.ports) or "none"
+        has = ", ".join(str(each.port) for each in ports) or "none"
         return f"Service {service.key} has no port {port}; its ports: {has}"
     known = [each for each in slices if each.address_type in ("IPv4", "IPv6")]
     if not known:
@@ -124,10 +125,10 @@ def parse_service(obj: Mapping[str, Any]) -> Parsed[Service] | Invalid:
     ports = tuple(
         ServicePort(
             port=reader.port(port.get("port"), f"spec.ports[{index}].port"),
-            name=str(port.get("name") or ""),
-            target_port=port.get("targetPort"),
-            protocol=str(port.get("protocol") or "TCP"),
-            app_protocol=port.get("appProtocol"),
+            name=reader.text(port.get("name"), f"spec.ports[{index}].name") or "",
+            target_port=reader.target_port(port.get("targetPort"), f"spec.ports[{index}].targetPort"),
+            protocol=reader.text(port.get("protocol"), f"spec.ports[{index}].protocol") or "TCP",
+            app_protocol=reader.text(port.get("appProtocol"), f"spec.ports[{index}].appProtocol"),
         )
         for index, port in reader.mappings("spec.ports")
     )
@@ -136,8 +137,8 @@ def parse_service(obj: Mapping[str, Any]) -> Parsed[Service] | Invalid:
         reader.key,
         ports,
         selector=reader.mapping("spec.selector"),
-        type=str(spec.get("type") or "ClusterIP"),
-        cluster_ip=spec.get("clusterIP"),
+        type=reader.text(spec.get("type"), "spec.type") or "ClusterIP",
+        cluster_ip=reader.text(spec.get("clusterIP"), "spec.clusterIP"),
     )
     return reader.result(service)
 
@@ -151,12 +152,12 @@ def parse_endpoint_slice(obj: Mapping[str, Any]) -> Parsed[EndpointSlice] | Inva
     ports = tuple(
         SlicePort(
             reader.port(port.get("port"), f"ports[{index}].port"),
-            str(port.get("name") or ""),
-            port.get("appProtocol"),
+            reader.text(port.get("name"), f"ports[{index}].name") or "",
+            reader.text(port.get("appProtocol"), f"ports[{index}].appProtocol"),
         )
         for index, port in reader.mappings("ports")
     )
-    family = str(obj.get("addressType") or "")
+    family = reader.text(obj.get("addressType"), "addressType") or ""
     if family not in ("IPv4", "IPv6", "FQDN"):
         reader.problem("addressType", "must be IPv4, IPv6 or FQDN")
     endpoints = tuple(_endpoint(reader, family, index, each) for index, each in reader.mappings("endpoints"))
@@ -171,7 +172,7 @@ def _endpoint(reader: _Reader, family: str, index: int, obj: Mapping[str, Any]) 
         reader.problem(at, "needs at least one address")
     for address in addresses:
         try:
-            version = ip_address(address).version
+            version = None if "%" in address else ip_address(address).version
         except ValueError:
             version = None
         if family in ("IPv4", "IPv6") and family != f"IPv{version}":
@@ -193,8 +194,9 @@ def parse_secret(obj: Mapping[str, Any]) -> Parsed[Secret] | Invalid:
     values: dict[str, bytes] = {}
     for name, value in reader.mapping("data").items():
         try:
-            values[str(name)] = base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError, TypeError):
+            # Kubernetes reads over line breaks, which a YAML block leaves in.
+            values[str(name)] = base64.b64decode("".join(value.split("\n")), validate=True)
+        except (binascii.Error, ValueError, AttributeError):
             reader.problem(f"data.{name}", "must be base64; plain text goes into stringData")
     for name, value in reader.mapping("stringData").items():
         if isinstance(value, str):
@@ -211,8 +213,8 @@ class _Reader:
         self._obj = obj
         self._problems: list[Problem] = []
         metadata = self.mapping("metadata")
-        self.name = str(metadata.get("name") or "")
-        self.namespace = str(metadata.get("namespace") or "default")
+        self.name = self.text(metadata.get("name"), "metadata.name") or ""
+        self.namespace = self.text(metadata.get("namespace"), "metadata.namespace") or "default"
         if not self.name:
             self.problem("metadata.name", "is required")
 
@@ -244,6 +246,16 @@ class _Reader:
             if not isinstance(each, Mapping):
                 self.problem(f"{path}[{index}]", "must be a mapping of names to values")
         return [(index, each) for index, each in enumerate(value) if isinstance(each, Mapping)]
+
+    def text(self, value: object, at: str) -> str | None:
+        if value is None or isinstance(value, str):
+            return value
+        self.problem(at, "must be text (a number needs quotes to be text)")
+        return None
+
+    def target_port(self, value: object, at: str) -> int | str | None:
+        """A pod's port, by number or by name; None: the same as the Service's."""
+        return value if value is None or isinstance(value, str) else self.port(value, at)
 
     def port(self, value: object, at: str) -> int:
         if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 65_535:
