@@ -31,6 +31,7 @@ from controller.adapters.oauth import TokenKeeper
 from controller.adapters.prometheus import PrometheusSource
 from controller.adapters.scrape import EndpointScraper
 from controller.adapters.state_file import StateFile
+from controller.api import ModelDeployment
 from controller.engine import Config, Engine
 from controller.events import Effect, Event
 from controller.metrics import PromQuery, ScrapeQuery, Source
@@ -105,6 +106,17 @@ class Runtime:
         if not any(gone_at_s is None for gone_at_s in self.engine.gateways.values()):
             return "no gateway is connected"
         return ""
+
+    def in_scope(self, event: Event) -> bool:
+        """Whether an event concerns this controller: models of other namespaces than the configured ones do not."""
+        if isinstance(event, events.Applied) and isinstance(event.object, ModelDeployment):
+            return self.settings.in_scope(event.object.metadata.namespace)
+        return True
+
+    def take(self, event: Event) -> None:
+        """Queues what a manifest says."""
+        if self.in_scope(event):
+            self.queue.put_nowait(event)
 
     # Carrying out effects
 
@@ -193,7 +205,7 @@ async def run(options: RunOptions, settings: Settings) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         reserved = reserve("--listen", options.listen)
         runtime = Runtime(replace(options, listen=reserved.getsockname()[:2]), settings)
-        loaded = runtime.manifests.load()
+        loaded = [event for event in runtime.manifests.load() if runtime.in_scope(event)]
         now = time.time()
         # All is known before the first gateway may ask: one that kept its configuration must not lose a part of it.
         runtime.carry_out(runtime.engine.handle_all(in_saved_order(loaded, runtime.state.order), now))
@@ -212,7 +224,7 @@ async def _run(runtime: Runtime, stop: asyncio.Event) -> None:
                 runtime.tokens.run(),
                 runtime.prometheus.run(),
                 runtime.scraper.run(),
-                runtime.manifests.watch(runtime.queue.put_nowait),
+                runtime.manifests.watch(runtime.take),
                 _serve(runtime),
             )
             tasks = [group.create_task(part) for part in parts]
