@@ -44,10 +44,8 @@ On streams of one type each (no ADS) order *between* types is best effort: a str
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 
 from xds.response import Encoder, Push
 from xds.snapshot import (
@@ -59,10 +57,10 @@ from xds.snapshot import (
     SCOPED_ROUTE,
     SECRET,
     Entry,
-    Log,
     Resource,
     Snapshot,
 )
+from xds.subscription import Ack, Flight, Lane, Nack, Piece, Subscription
 
 HOLD_S = 5.0
 """How long an unanswered push may hold back what must come after it."""
@@ -91,84 +89,17 @@ class ProtocolError(Exception):
     """A request that no client should send, so its stream ends. The message is for the client."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
-    """The client has these resources: it acknowledged them, or had them before."""
-
-    resources: tuple[Resource, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Nack:
-    """The client refused a response with these resources, for the reason in `message`."""
-
-    type_url: str
-    resources: tuple[Resource, ...]
-    message: str
-
-
-@dataclass(slots=True)
-class Piece:
-    """Names to send together. `completes`: what their lane is complete through when this piece has been answered."""
-
-    names: Sequence[str]
-    completes: int | None = None
-
-
-@dataclass(slots=True, eq=False)
-class Lane:
-    """What is made, or what is removed, of one type. See the theory."""
-
-    removing: bool
-    position: int = 0
-    complete: int = 0
-    pieces: deque[Piece] = field(default_factory=deque)
-
-
-@dataclass(slots=True)
-class Flight:
-    """A push that waits for its answer."""
-
-    push: Push
-    lane: Lane
-    names: Sequence[str]
-    completes: int | None
-    sent_at_s: float
-
-
-@dataclass(slots=True)
-class Subscription:
-    """One type on one stream.
-
-    `owed` are names to send whatever the position: newly subscribed, or to be sent again. `known` are the versions that
-    a reconnected client says it has, until they have been compared; `withdrawn` are those of them that are gone.
-    """
-
-    type_url: str
-    log: Log
-    wildcard: bool = False
-    names: set[str] = field(default_factory=set)
-    makes: Lane = field(default_factory=lambda: Lane(removing=False))
-    removes: Lane = field(default_factory=lambda: Lane(removing=True))
-    owed: dict[str, None] = field(default_factory=dict)
-    known: dict[str, str] = field(default_factory=dict)
-    withdrawn: dict[str, None] = field(default_factory=dict)
-    answer_due: bool = False
-    flight: Flight | None = None
-    answered: bool = False
-    error: str | None = None
-    ack_s: float | None = None
-
-    def covers(self, name: str) -> bool:
-        return self.wildcard or name in self.names
-
-
 class Session:
     """What both variants of the protocol share; DeltaSession and StateSession read requests and build responses."""
 
-    def __init__(self, snapshot: Snapshot, encoder: Encoder, refused: Refused = frozenset()) -> None:
-        """`refused`: what this gateway is never sent again; it may grow while the session lives."""
+    def __init__(
+        self, snapshot: Snapshot, encoder: Encoder, refused: Refused = frozenset(), only: str | None = None
+    ) -> None:
+        """`refused`: what this gateway is never sent again; it may grow while the session lives. `only`: the type of a
+        stream that carries one.
+        """
         self.subscriptions: dict[str, Subscription] = {}
+        self._only = only
         self._snapshot = snapshot
         self._encoder = encoder
         self._refused = refused
@@ -176,8 +107,11 @@ class Session:
         self._opening_until_s = 0.0
         self._warming: set[str] = set()
 
-    def receive(self, raw: bytes, now_s: float) -> None:
-        """Takes a request. Raises ProtocolError."""
+    def receive(self, raw: bytes, now_s: float) -> float | None:
+        """Takes a request. Returns how long the push that it answers was under way, in seconds; None: it answers none.
+
+        Raises ProtocolError.
+        """
         raise NotImplementedError
 
     def offer(self, now_s: float) -> list[Push]:
@@ -203,12 +137,17 @@ class Session:
         times = [each.flight.sent_at_s + HOLD_S for each in self.subscriptions.values() if each.flight]
         return min((time for time in (*times, self._opening_until_s) if time > now_s), default=None)
 
-    def resend(self, type_url: str, names: Iterable[str]) -> None:
-        """Sends these once more: the client refused a response they were in for something else in it."""
+    def resend(self, type_url: str, names: Iterable[str], *, alone: bool = False) -> None:
+        """Sends these once more, together or each alone: they were in a response that was refused."""
         subscription = self.subscriptions[type_url]
-        subscription.owed.update((name, None) for name in names if subscription.covers(name))
-        for piece in subscription.makes.pieces:
+        pieces = subscription.makes.pieces
+        for piece in pieces:
             piece.completes = None
+        covered = [name for name in names if subscription.covers(name)]
+        if alone:
+            pieces.extend(Piece((name,)) for name in covered)
+        else:
+            subscription.owed.update(dict.fromkeys(covered))
 
     def reports(self) -> list[Ack | Nack]:
         """What the client has accepted and refused since the last call."""
@@ -221,21 +160,26 @@ class Session:
 
     # Requests, for the variants
 
+    def _type_of(self, type_url: str) -> str:
+        """The type that a request is about; on a stream of one type it need not say."""
+        type_url = type_url or self._only or ""
+        if type_url not in self._snapshot.logs or self._only not in (None, type_url):
+            raise ProtocolError(f"resources of type {type_url!r} are not served on this stream")
+        return type_url
+
     def _open(self, type_url: str, now_s: float) -> Subscription:
         """The client's first request for a type."""
-        if type_url not in self._snapshot.logs:
-            raise ProtocolError(f"resources of type {type_url!r} are not served here")
         subscription = Subscription(type_url, self._snapshot.logs[type_url])
         subscription.makes.position = subscription.removes.position = self._snapshot.sequence
         self.subscriptions[type_url] = subscription
         self._opening_until_s = now_s + OPENING_S
         return subscription
 
-    def _answer(self, subscription: Subscription, nonce: str, error: str | None, now_s: float) -> bool:
-        """Ends the push in flight if it has this nonce; False for a stale one, which means nothing."""
+    def _answer(self, subscription: Subscription, nonce: str, error: str | None, now_s: float) -> float | None:
+        """Ends the push in flight if it has this nonce; a stale one means nothing. Returns as `receive`."""
         flight = subscription.flight
         if flight is None or flight.push.nonce != nonce:
-            return False
+            return None
         subscription.flight = None
         subscription.answered = True
         subscription.error = error
@@ -243,13 +187,13 @@ class Session:
         if error is not None:
             names = frozenset(flight.names)  # what is new in it; state of the world lists the rest too
             suspects = tuple(each for each in flight.push.resources if each.name in names)
-            self._reports.append(Nack(subscription.type_url, suspects, error))
-            return True
+            self._reports.append(Nack(subscription.type_url, suspects, error, self._divisible(subscription)))
+            return subscription.ack_s
         if flight.completes is not None:
             flight.lane.complete = max(flight.lane.complete, flight.completes)
         if flight.push.resources:
             self._reports.append(Ack(flight.push.resources))
-        return True
+        return subscription.ack_s
 
     def _subscribe(self, subscription: Subscription, names: Iterable[str]) -> None:
         """What is asked for is sent, whether or not it was before. SECRET has no wildcard: it must be named."""
@@ -286,6 +230,10 @@ class Session:
     def _cut(self, subscription: Subscription, names: Sequence[str]) -> Iterator[Sequence[str]]:
         """Splits what is to be sent into what goes in one response."""
         yield names
+
+    def _divisible(self, subscription: Subscription) -> bool:
+        """Whether a response may hold less than all resources."""
+        return True
 
     def _is_refused(self, each: Resource) -> bool:
         return bool(self._refused) and (each.type_url, each.name, each.version) in self._refused

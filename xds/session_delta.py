@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from xds.response import Push, encoded_size
-from xds.session import WILDCARD_TYPES, Lane, Session, Subscription
+from xds.session import WILDCARD_TYPES, Session
 from xds.snapshot import ENDPOINTS
+from xds.subscription import Lane, Subscription
 
 PIECE_BYTES = 1_000_000
 """A response is cut where it would grow beyond this. One message for each type took Envoy 100 MB more."""
@@ -20,27 +21,30 @@ PIECE_BYTES = 1_000_000
 class DeltaSession(Session):
     """See the module, and `xds.session` for the theory."""
 
-    def receive(self, raw: bytes, now_s: float) -> None:
+    def receive(self, raw: bytes, now_s: float) -> float | None:
         request = DeltaDiscoveryRequest.FromString(raw)
-        subscription = self.subscriptions.get(request.type_url)
+        type_url = self._type_of(request.type_url)
+        subscription = self.subscriptions.get(type_url)
         names: Sequence[str] = request.resource_names_subscribe
-        known: dict[str, str] = {}
+        known: dict[str, str] | None = None
+        waited_s = None
         if subscription is None:
-            subscription = self._open(request.type_url, now_s)
+            subscription = self._open(type_url, now_s)
             known = dict(request.initial_resource_versions)
-            if not names and request.type_url in WILDCARD_TYPES:
+            if not names and type_url in WILDCARD_TYPES:
                 names = ("*",)
         elif request.response_nonce:
             error = request.error_detail.message if request.HasField("error_detail") else None
-            self._answer(subscription, request.response_nonce, error, now_s)
+            waited_s = self._answer(subscription, request.response_nonce, error, now_s)
         self._subscribe(subscription, names)
         self._unsubscribe(subscription, request.resource_names_unsubscribe)
-        if known:
+        if known is not None:
             self._take_over(subscription, known)
+        return waited_s
 
     def _take_over(self, subscription: Subscription, versions: dict[str, str]) -> None:
         """What the client kept from an earlier stream. Endpoints whose cluster was sent on this one it needs again."""
-        subscription.answer_due = False
+        subscription.answer_due = subscription.answer_due and not versions
         subscription.withdrawn = {name: None for name in versions if subscription.log.get(name) is None}
         if subscription.type_url == ENDPOINTS:
             versions = {name: version for name, version in versions.items() if name not in self._warming}

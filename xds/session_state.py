@@ -12,29 +12,33 @@ from collections.abc import Sequence
 
 from protos.envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from xds.response import Push
-from xds.session import REFERRING, WILDCARD_TYPES, Ack, Lane, Session, Subscription
+from xds.session import REFERRING, WILDCARD_TYPES, Session
 from xds.snapshot import Resource
+from xds.subscription import Ack, Lane, Subscription
 
 
 class StateSession(Session):
     """See the module, and `xds.session` for the theory."""
 
-    def receive(self, raw: bytes, now_s: float) -> None:
+    def receive(self, raw: bytes, now_s: float) -> float | None:
         request = DiscoveryRequest.FromString(raw)
+        type_url = self._type_of(request.type_url)
         names = set(request.resource_names)
-        subscription = self.subscriptions.get(request.type_url)
+        subscription = self.subscriptions.get(type_url)
         if subscription is None:
-            subscription = self._open(request.type_url, now_s)
-            if not names and request.type_url in WILDCARD_TYPES:
+            subscription = self._open(type_url, now_s)
+            if not names and type_url in WILDCARD_TYPES:
                 names = {"*"}
             self._resubscribe(subscription, names)
             self._take_over(subscription, request.version_info)
-            return
+            return None
         error = request.error_detail.message if request.HasField("error_detail") else None
         # A stale request says nothing: the client will answer the response that it has not seen yet.
-        if self._answer(subscription, request.response_nonce, error, now_s) or subscription.flight is None:
+        waited_s = self._answer(subscription, request.response_nonce, error, now_s)
+        if subscription.flight is None:
             implicit = subscription.wildcard and not subscription.names and not names
             self._resubscribe(subscription, {"*"} if implicit else names)
+        return waited_s
 
     def _resubscribe(self, subscription: Subscription, names: set[str]) -> None:
         had = subscription.names | ({"*"} if subscription.wildcard else set())
@@ -74,6 +78,9 @@ class StateSession(Session):
         if resources or subscription.answer_due:
             return self._encoder.state(subscription.type_url, resources, log.version), whole
         return None, whole
+
+    def _divisible(self, subscription: Subscription) -> bool:
+        return not _lists_all(subscription)
 
     def _state(self, subscription: Subscription) -> Push:
         """All there is, and what is gone but may still be referred to."""

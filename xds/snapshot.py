@@ -144,6 +144,11 @@ class Log:
         entry = self._gone.get(name)
         return entry is not None and entry.sequence > position
 
+    @property
+    def tombstones(self) -> int:
+        """How many there are."""
+        return len(self._gone)
+
     def put(self, new: Resource, sequence: int) -> None:
         """Adds or replaces a resource: the newest change."""
         if old := self._live.pop(new.name, None):
@@ -192,8 +197,8 @@ class Snapshot:
         """Whether a resource that exists refers to this one, which need not exist."""
         return self._referrers[key] > 0
 
-    def apply(self, put: Iterable[Resource], drop: Iterable[Key] = ()) -> bool:
-        """Makes one change of all that is named; False if nothing differs. Work in proportion to what is named.
+    def apply(self, put: Iterable[Resource], drop: Iterable[Key] = ()) -> frozenset[Key]:
+        """Makes one change of all that is named; returns what differs now. Work in proportion to what is named.
 
         Raises DanglingReferenceError, and changes nothing, if afterwards a reference would lead nowhere.
         """
@@ -201,7 +206,7 @@ class Snapshot:
         changed = {key: each for key, each in new.items() if (old := self.get(key)) is None or old != each}
         dropped = {key for key in drop if key not in new and self.get(key) is not None}
         if not changed and not dropped:
-            return False
+            return frozenset()
         referrers = self._recount(changed, dropped)
         self._check(referrers, changed, dropped)
         self.sequence += 1
@@ -214,13 +219,18 @@ class Snapshot:
                 self._referrers[key] = count
             else:
                 del self._referrers[key]
-        return True
+        return frozenset((*changed, *dropped))
 
     def missing(self, resources: Collection[Resource]) -> tuple[Key, ...]:
         """What these refer to and what neither exists nor is one of them. References to secrets do not count."""
         among = {each.key for each in resources}
         refs = {ref for each in resources for ref in each.refs}
         return tuple(sorted(ref for ref in refs - among if ref[0] != SECRET and self.get(ref) is None))
+
+    @property
+    def tombstones(self) -> int:
+        """How many there are."""
+        return sum(log.tombstones for log in self.logs.values())
 
     def forget(self, position: int) -> None:
         """Drops the tombstones that every stream has passed."""

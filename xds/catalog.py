@@ -1,0 +1,151 @@
+"""Pure: the routes and secrets in force, as resources of the snapshot.
+
+A route's resources are its own, except for the clusters of its backends, which it shares with every route that has an
+equal backend. Limits of all routes go in a few runtime layers. A secret is in the snapshot as long as a cluster there
+refers to it, so no gateway can get any other.
+
+A route that cannot be in force is refused whole, and its last good state stays. Hosts are unique: the second claimant
+is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from xds import ir
+from xds.snapshot import ROUTE, SCOPED_ROUTE, SECRET, Key, Resource, Snapshot
+from xds.translate import (
+    LIMIT_LAYERS,
+    Gateway,
+    backend_resource,
+    gateway_resources,
+    limit_layer,
+    limits_resource,
+    route_resources,
+    secret_resource,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a route comes to. `required` are the resources that a gateway must have before the route is whole there."""
+
+    route: ir.Route
+    resources: Mapping[Key, Resource]
+    required: frozenset[Key]
+
+    @property
+    def secrets(self) -> set[str]:
+        return {name for each in self.resources.values() for type_url, name in each.refs if type_url == SECRET}
+
+
+class Catalog:
+    """Owns the snapshot. Each call costs in proportion to the routes that it names."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.snapshot = Snapshot()
+        self.plans: dict[str, Plan] = {}
+        self._gateway = gateway
+        self._users: dict[Key, set[str]] = {}
+        self._hosts: dict[str, str] = {}
+        self._secrets: dict[str, Resource] = {}
+        self._limits: list[dict[str, int]] = [{} for _ in range(LIMIT_LAYERS)]
+        layers = (limits_resource(layer, {}) for layer in range(LIMIT_LAYERS))
+        self.snapshot.apply((*gateway_resources(gateway), *layers))
+
+    def users(self, key: Key) -> frozenset[str]:
+        """The routes that have this resource; none of what is there for all."""
+        return frozenset(self._users.get(key, ()))
+
+    def plan(self, route: ir.Route) -> Plan:
+        """Translates a route.
+
+        Limits are not required, for they are in force as soon as they are read; nor is a RouteConfiguration without a
+        scope, since nothing leads a gateway to ask for it.
+        """
+        backends = dict.fromkeys(remote.backend for remote in route.remotes)
+        own = route_resources(route)
+        resources = {each.key: each for each in (*own, *(backend_resource(each, self._gateway) for each in backends))}
+        scoped = any(each.type_url == SCOPED_ROUTE for each in own)
+        return Plan(route, resources, frozenset(key for key in resources if scoped or key[0] != ROUTE))
+
+    def objections(self, plans: Mapping[str, Plan | None]) -> dict[str, str]:
+        """Those of the plans (None: the route goes) that cannot be in force together with the rest, with the reason."""
+        refused: dict[str, str] = {}
+        for name, plan in plans.items():
+            if plan and (missing := self.snapshot.missing(plan.resources.values())):
+                refused[name] = f"refers to what does not exist: {', '.join(key[1] for key in missing)}"
+        rest = {name: plan for name, plan in plans.items() if name not in refused}
+        while conflict := self._conflict(rest):
+            name, reason = conflict
+            refused[name] = reason
+            del rest[name]  # so it keeps the hosts it had, which may be in another's way
+        return refused
+
+    def install(self, plans: Mapping[str, Plan | None]) -> frozenset[Key]:
+        """Puts plans without objections in force, in one change. Returns the resources that differ now."""
+        touched: set[Key] = set()
+        secrets: set[str] = set()
+        for name, plan in plans.items():
+            for each in (self.plans.get(name), plan):
+                touched.update(each.resources if each else ())
+                secrets.update(each.secrets if each else ())
+            self._replace(name, plan)
+        put = [each for plan in plans.values() if plan for each in plan.resources.values()]
+        layers = {limit_layer(name) for name in plans}
+        put += [limits_resource(layer, self._limits[layer]) for layer in layers]
+        changed = self.snapshot.apply(put, [key for key in touched if key not in self._users])
+        return changed | self._provide(secrets)
+
+    def keep_secrets(self, secrets: Mapping[str, ir.Secret | None]) -> frozenset[Key]:
+        """New values, None: gone. Returns the resources that differ now."""
+        for name, secret in secrets.items():
+            if secret is None:
+                self._secrets.pop(name, None)
+            else:
+                self._secrets[name] = secret_resource(secret)
+        return self._provide(secrets)
+
+    def _provide(self, names: Iterable[str]) -> frozenset[Key]:
+        """Brings the snapshot in line with which of these secrets are known and referred to."""
+        put, drop = [], []
+        for name in names:
+            if name in self._secrets and self.snapshot.is_referred_to((SECRET, name)):
+                put.append(self._secrets[name])
+            else:
+                drop.append((SECRET, name))
+        return self.snapshot.apply(put, drop)
+
+    def _replace(self, name: str, plan: Plan | None) -> None:
+        limits = self._limits[limit_layer(name)]
+        if old := self.plans.pop(name, None):
+            for key in old.resources:
+                self._users[key].discard(name)
+                if not self._users[key]:
+                    del self._users[key]
+            for host in old.route.hosts:
+                if self._hosts.get(host) == name:
+                    del self._hosts[host]
+        limits.pop(name, None)
+        if plan is None:
+            return
+        self.plans[name] = plan
+        for key in plan.resources:
+            self._users.setdefault(key, set()).add(name)
+        self._hosts.update(dict.fromkeys(plan.route.hosts, name))
+        if plan.route.local.limit != plan.route.local.initial_limit:
+            limits[name] = plan.route.local.limit
+
+    def _conflict(self, plans: Mapping[str, Plan | None]) -> tuple[str, str] | None:
+        """A route whose host another one has, or claimed before, with the reason."""
+        claimed: dict[str, str] = {}
+        for name, plan in plans.items():
+            for host in plan.route.hosts if plan else ():
+                holder = self._hosts.get(host, name)
+                keeps = plans[holder] if holder in plans else self.plans.get(holder)
+                if holder == name or keeps is None or host not in keeps.route.hosts:
+                    holder = claimed.setdefault(host, name)
+                if holder != name:
+                    return name, f"host {host} belongs to {holder}"
+        return None

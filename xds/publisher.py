@@ -1,0 +1,273 @@
+"""Pure: what is published, and what the gateways make of it. Intent goes in, the catalog changes, events come out.
+
+**Quarantine.** A gateway that refuses a resource must not keep other routes from moving, nor be asked the same again:
+
+- The culprits of a refused push are those that Envoy's words name. When they name none, each is sent once more alone,
+  and its own answer decides.
+- A culprit's routes go back to their last accepted state, which every gateway connected at the time had accepted, or
+  leave if there is none. The refused versions are refused here too until a changed route brings others.
+- What all gateways had accepted before does not go back because one more gateway refuses it: that one keeps what it
+  has, and is not sent it again.
+
+All work is in proportion to what changed, times the gateways that must hear of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from xds import ir
+from xds.catalog import Catalog, Plan
+from xds.events import (
+    GatewayConnected,
+    GatewayDisconnected,
+    GatewayEvent,
+    GatewayRefused,
+    Programmed,
+    Rejected,
+    SecretsDelivered,
+)
+from xds.response import Encoder
+from xds.session import Session
+from xds.session_delta import DeltaSession
+from xds.session_state import StateSession
+from xds.snapshot import SECRET, Key, Resource
+from xds.subscription import Nack
+from xds.translate import Gateway
+
+MAX_TOMBSTONES = 1_000
+"""From here on, those that no stream needs any more are dropped."""
+
+MAX_REFUSED = 10_000
+"""Refused versions that are remembered."""
+
+_Version = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A published route that is not in force, and why. Its last good state stays."""
+
+    route: str
+    message: str
+
+
+@dataclass(slots=True)
+class _Model:
+    """A route as published, and why it is not in force, if so. `accepted` is what every gateway had; `waiting` counts
+    the gateways that do not have what is in force.
+    """
+
+    wanted: ir.Route
+    refusal: str = ""
+    accepted: Plan | None = None
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class _Peer:
+    """A connected gateway: what it has not accepted yet, which routes that concerns, and what it has refused."""
+
+    streams: int = 0
+    pending: set[Key] = field(default_factory=set)
+    incomplete: set[str] = field(default_factory=set)
+    refused: set[_Version] = field(default_factory=set)
+
+
+class Publisher:
+    """Stands between the one who publishes and the streams. Everything here is called from one task."""
+
+    def __init__(self, gateway: Gateway, on_event: Callable[[GatewayEvent], object]) -> None:
+        self.on_change: Callable[[], object] = lambda: None
+        """Called when sessions may have something to offer."""
+        self._on_event = on_event
+        self._catalog = Catalog(gateway)
+        self.snapshot = self._catalog.snapshot
+        self._encoder = Encoder()
+        self._sessions: set[Session] = set()
+        self._models: dict[str, _Model] = {}
+        self._peers: dict[str, _Peer] = {}
+        self._turned_away: dict[str, str] = {}
+        self._refused: dict[_Version, str] = {}
+
+    # Intent
+
+    def publish(self, update: ir.Update) -> tuple[Refusal, ...]:
+        """Puts an update in force, as far as its routes can be. Returns those of its routes that are not."""
+        plans: dict[str, Plan | None] = {}
+        for name, route in update.routes.items():
+            model = self._models.get(name)
+            if route is None and model:
+                plans[name] = None
+            elif route and (model is None or model.wanted != route or model.refusal):
+                plans[name] = self._catalog.plan(route)
+        refusals = {name: words for name, plan in plans.items() if plan and (words := self._known_refusal(plan))}
+        plans = {name: plan for name, plan in plans.items() if name not in refusals}
+        refusals |= self._catalog.objections(plans)
+        for name, route in update.routes.items():
+            if route:
+                model = self._models.setdefault(name, _Model(route))
+                model.wanted = route
+                model.refusal = refusals.get(name, "")
+        self._install({name: plan for name, plan in plans.items() if name not in refusals})
+        for name in [name for name, plan in plans.items() if plan is None]:
+            del self._models[name]
+        self._expect(self._catalog.keep_secrets(update.secrets))
+        return tuple(Refusal(name, reason) for name, reason in refusals.items())
+
+    def _known_refusal(self, plan: Plan) -> str:
+        """What was said of a resource in it that has been refused before; empty if there is none."""
+        versions = ((*key, each.version) for key, each in plan.resources.items())
+        return next((self._refused[version] for version in versions if version in self._refused), "")
+
+    def _install(self, plans: Mapping[str, Plan | None]) -> None:
+        changed = self._catalog.install(plans) if plans else frozenset()
+        gone = {name for name, plan in plans.items() if plan is None}
+        for peer in self._peers.values():
+            peer.incomplete -= gone
+        for name in gone:
+            self._models[name].waiting = 0
+        self._expect(changed, plans.keys() - gone)
+
+    def _expect(self, changed: frozenset[Key], installed: AbstractSet[str] = frozenset()) -> None:
+        """Every gateway has to accept what changed; one that has all of an installed route is done with it."""
+        made = {key for key in changed if self.snapshot.get(key)}
+        users = {key: self._catalog.users(key) for key in made}
+        pending = {key for key in made if users[key] or key[0] == SECRET}
+        for peer in self._peers.values():
+            peer.pending -= changed - made
+            peer.pending |= pending
+        self._review(frozenset(installed).union(*users.values()), self._peers, installed)
+        if changed:
+            if self.snapshot.tombstones > MAX_TOMBSTONES:
+                self.snapshot.forget(min((each.passed() for each in self._sessions), default=self.snapshot.sequence))
+            self.on_change()
+
+    # Gateways
+
+    def open(self, gateway: str, version: str, *, incremental: bool, only: str | None = None) -> Session:
+        """A new stream. `incremental`: it speaks the delta variant. `only`: it carries this type alone."""
+        peer = self._peers.get(gateway)
+        if peer is None:
+            peer = self._peers[gateway] = _Peer()
+            self._turned_away.pop(gateway, None)
+            self._on_event(GatewayConnected(gateway, version))
+            peer.pending.update(*(plan.required for plan in self._catalog.plans.values()))
+            peer.pending.update(each.key for each in self.snapshot.logs[SECRET].resources())
+            self._review(frozenset(self._catalog.plans), [gateway])
+        peer.streams += 1
+        variant = DeltaSession if incremental else StateSession
+        session = variant(self.snapshot, self._encoder, peer.refused, only)
+        self._sessions.add(session)
+        return session
+
+    def close(self, gateway: str, session: Session) -> None:
+        """The stream ended."""
+        self._sessions.discard(session)
+        peer = self._peers[gateway]
+        peer.streams -= 1
+        if peer.streams == 0:
+            del self._peers[gateway]
+            for name in peer.incomplete:
+                self._models[name].waiting -= 1
+            self._promote(peer.incomplete)
+            self._on_event(GatewayDisconnected(gateway))
+
+    def turn_away(self, gateway: str, version: str, message: str) -> None:
+        """A gateway that cannot be served. Reported once, until it has been served or the reason is another."""
+        if self._turned_away.get(gateway) != message:
+            self._turned_away[gateway] = message
+            self._on_event(GatewayRefused(gateway, version, message))
+
+    def hear(self, gateway: str, session: Session) -> None:
+        """Takes what the session has learnt since the last time."""
+        for report in session.reports():
+            if isinstance(report, Nack):
+                self._rejected(gateway, session, report)
+            else:
+                self._accepted(gateway, report.resources)
+
+    def _accepted(self, gateway: str, resources: Iterable[Resource]) -> None:
+        peer = self._peers[gateway]
+        keys = {each.key for each in resources if each.key in peer.pending and self.snapshot.get(each.key) == each}
+        peer.pending -= keys
+        if secrets := frozenset(name for type_url, name in keys if type_url == SECRET):
+            self._on_event(SecretsDelivered(gateway, secrets))
+        touched = frozenset[str]().union(*map(self._catalog.users, keys))
+        self._review(touched & peer.incomplete, [gateway])
+
+    def _review(self, names: AbstractSet[str], gateways: Iterable[str], news: AbstractSet[str] = frozenset()) -> None:
+        """Finds which of these routes the gateways have whole, and reports those that are now, and the `news`."""
+        required = {name: self._catalog.plans[name].required for name in names}
+        programmed: dict[str, set[str]] = {}
+        for gateway in gateways:
+            peer = self._peers[gateway]
+            whole = {name for name in names if peer.pending.isdisjoint(required[name])}
+            became, ceased = whole & peer.incomplete, names - whole - peer.incomplete
+            peer.incomplete -= became
+            peer.incomplete |= ceased
+            for name in became:
+                self._models[name].waiting -= 1
+            for name in ceased:
+                self._models[name].waiting += 1
+            programmed[gateway] = became | whole & news
+        self._promote(names)
+        for gateway, whole in programmed.items():
+            if in_force := frozenset(name for name in whole if not self._models[name].refusal):
+                self._on_event(Programmed(gateway, in_force))
+
+    def _promote(self, names: Iterable[str]) -> None:
+        """What every gateway has is what a route may go back to."""
+        for model, plan in ((self._models[name], self._catalog.plans[name]) for name in names):
+            if self._peers and not model.waiting:
+                model.accepted = plan
+
+    def _rejected(self, gateway: str, session: Session, nack: Nack) -> None:
+        named = _named(nack.message, nack.resources)
+        if not named and len(nack.resources) > 1 and nack.divisible:
+            session.resend(nack.type_url, [each.name for each in nack.resources], alone=True)
+            return
+        culprits = named or nack.resources
+        routes, doomed = set[str](), set[str]()
+        for each in culprits:
+            self._peers[gateway].refused.add(_version(each))
+            current = self.snapshot.get(each.key) == each
+            users = self._catalog.users(each.key) if current else frozenset()
+            going = {name for name in users if self._catalog.plans[name] is not self._models[name].accepted}
+            if going == users:  # nobody is left who has it in force, and nobody shall bring it back
+                self._remember(_version(each), nack.message)
+            routes |= users
+            doomed |= going
+        self._revert(doomed, nack.message)
+        session.resend(nack.type_url, [each.name for each in nack.resources if each not in culprits])
+        refused = frozenset(each.name for each in culprits)
+        self._on_event(Rejected(gateway, nack.type_url, refused, frozenset(routes), nack.message))
+
+    def _revert(self, names: Iterable[str], reason: str) -> None:
+        """Back to what every gateway had; out, if there is nothing or another route has its host by now."""
+        plans: dict[str, Plan | None] = {}
+        for name in names:
+            self._models[name].refusal = reason
+            plans[name] = self._models[name].accepted
+        self._install(plans | dict.fromkeys(self._catalog.objections(plans)))
+
+    def _remember(self, version: _Version, words: str) -> None:
+        self._refused[version] = words
+        if len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]
+
+
+def _version(each: Resource) -> _Version:
+    return each.type_url, each.name, each.version
+
+
+def _named(message: str, resources: Sequence[Resource]) -> tuple[Resource, ...]:
+    """Those whose names stand in Envoy's words: not as a part of a longer name."""
+    return tuple(
+        each
+        for each in resources
+        if each.name in message and re.search(rf"(?<![\w/.-]){re.escape(each.name)}(?![\w/-]|[.:]\w)", message)
+    )
