@@ -35,7 +35,7 @@ from xds.session import Session
 from xds.session_delta import DeltaSession
 from xds.session_state import StateSession
 from xds.snapshot import SECRET, Key, Resource
-from xds.subscription import Nack
+from xds.subscription import Ack, Nack
 from xds.translate import Gateway
 
 MAX_TOMBSTONES = 1_000
@@ -182,13 +182,12 @@ class Publisher:
             self._turned_away[gateway] = message
             self._on_event(GatewayRefused(gateway, version, message))
 
-    def hear(self, gateway: str, session: Session) -> None:
-        """Takes what the session has learnt since the last time."""
-        for report in session.reports():
-            if isinstance(report, Nack):
-                self._rejected(gateway, session, report)
-            else:
-                self._accepted(gateway, report.resources)
+    def hear(self, gateway: str, session: Session, report: Ack | Nack) -> None:
+        """Takes what a session of the gateway reports."""
+        if isinstance(report, Nack):
+            self._rejected(gateway, session, report)
+        else:
+            self._accepted(gateway, report.resources)
 
     def _accepted(self, gateway: str, resources: Iterable[Resource]) -> None:
         peer = self._peers[gateway]

@@ -1,0 +1,310 @@
+"""Shell: the xDS port. grpc.aio carries raw bytes between gateways and their sessions; all else is `xds.session`.
+
+Each stream has two tasks: its handler reads requests, one writer sends responses. The writer asks the session only when
+the last response has left, so a slow stream holds one response and skips what it was too slow for, and no other stream
+notices. gRPC's own errors end here: a stream that breaks is a gateway that will be back.
+
+The port is plain on loopback and on a unix socket, and nowhere else; with `ServerTls` both sides show certificates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+from xds.node import Introduction, introduce
+from xds.publisher import Publisher
+from xds.session import ProtocolError, Session
+from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET
+from xds.subscription import Nack, Subscription
+
+MAX_STREAMS = 20_000
+MAX_REQUEST_BYTES = 16 << 20
+"""A gateway that reconnects names all that it has: 1 MB for 10,000 models, and as much again for its node."""
+
+FIRST_REQUEST_S = 30.0
+"""How long a new stream may take to say who it is."""
+
+SHORT = {
+    CLUSTER: "CDS",
+    ENDPOINTS: "EDS",
+    LISTENER: "LDS",
+    ROUTE: "RDS",
+    SCOPED_ROUTE: "SRDS",
+    SECRET: "SDS",
+    RUNTIME: "RTDS",
+}
+
+SERVICES = (
+    ("discovery.v3.AggregatedDiscoveryService", "AggregatedResources", None),
+    ("cluster.v3.ClusterDiscoveryService", "Clusters", CLUSTER),
+    ("endpoint.v3.EndpointDiscoveryService", "Endpoints", ENDPOINTS),
+    ("listener.v3.ListenerDiscoveryService", "Listeners", LISTENER),
+    ("route.v3.RouteDiscoveryService", "Routes", ROUTE),
+    ("route.v3.ScopedRoutesDiscoveryService", "ScopedRoutes", SCOPED_ROUTE),
+    ("secret.v3.SecretDiscoveryService", "Secrets", SECRET),
+    ("runtime.v3.RuntimeDiscoveryService", "Runtime", RUNTIME),
+)
+"""Service below envoy.service, what its methods are called after `Stream` and `Delta`, and the one type it carries."""
+
+OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a port that is taken shall be an error
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),  # state of the world is one message for each type
+    ("grpc.server.max_pending_requests", MAX_STREAMS),  # 1,000 by default: more are reset when all connect at once
+    ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_STREAMS),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # gateways ping too; by default that is abuse
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+log = logging.getLogger("spillway.xds")
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class ListenError(OSError):
+    """The address cannot be served; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """PEM files: our certificate and key, and the authority that gateways' certificates must come from."""
+
+    cert_file: Path
+    key_file: Path
+    client_ca_file: Path
+
+
+class Counter(Protocol):
+    """As prometheus-client has it."""
+
+    def labels(self, *values: Any) -> Any: ...
+
+
+class Histogram(Protocol):
+    """As prometheus-client has it."""
+
+    def observe(self, amount: float) -> None: ...
+
+
+class Telemetry(Protocol):
+    """Where the server counts: pushes and NACKs by type (CDS, ...), seconds from a push to its answer."""
+
+    @property
+    def pushes(self) -> Counter: ...
+    @property
+    def nacks(self) -> Counter: ...
+    @property
+    def ack_seconds(self) -> Histogram: ...
+
+
+@dataclass(eq=False)
+class _Stream:
+    who: Introduction
+    session: Session
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Server:
+    """The xDS port of one publisher."""
+
+    def __init__(self, publisher: Publisher, telemetry: Telemetry, max_streams: int = MAX_STREAMS) -> None:
+        self.streams = 0
+        """Open ones, the refused for as long as it takes to tell them."""
+        self._publisher = publisher
+        self._telemetry = telemetry
+        self._max_streams = max_streams
+        self._open: set[_Stream] = set()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, address: str, tls: ServerTls | None = None) -> int:
+        """Serves on 'host:port' (port 0: a free one) or 'unix:path'. Returns the port, 0 for a unix socket.
+
+        Raises ListenError.
+        """
+        server = grpc.aio.server(options=OPTIONS)
+        server.add_generic_rpc_handlers(tuple(self._services()))
+        port = _bind(server, address, tls)
+        await server.start()
+        self._server = server
+        self._publisher.on_change = self._wake_all
+        return 0 if address.startswith("unix:") else port
+
+    async def stop(self, grace_s: float = 0.0) -> None:
+        """Ends all streams; gateways keep what they have."""
+        if self._server:
+            await self._server.stop(grace_s)
+            self._server = None
+
+    def status(self) -> list[dict[str, object]]:
+        """Each connected gateway and its types, as JSON values."""
+        gateways: dict[str, dict[str, Any]] = {}
+        for stream in sorted(self._open, key=lambda each: each.who.gateway):
+            who = stream.who
+            entry = gateways.setdefault(who.gateway, {"gateway": who.gateway, "version": who.version, "types": []})
+            entry["types"] += [_type_status(each) for each in stream.session.subscriptions.values()]
+        return list(gateways.values())
+
+    # Streams
+
+    def _services(self) -> Iterator[grpc.GenericRpcHandler[bytes, bytes]]:
+        for service, methods, only in SERVICES:
+            yield grpc.method_handlers_generic_handler(
+                f"envoy.service.{service}",
+                {
+                    f"{prefix}{methods}": grpc.stream_stream_rpc_method_handler(
+                        partial(self._serve, incremental=prefix == "Delta", only=only)
+                    )
+                    for prefix in ("Delta", "Stream")
+                },
+            )
+
+    async def _serve(
+        self, requests: AsyncIterator[bytes], context: Context, *, incremental: bool, only: str | None
+    ) -> None:
+        self.streams += 1
+        try:
+            if self.streams > self._max_streams:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {self._max_streams} streams are taken")
+            async with asyncio.timeout(FIRST_REQUEST_S):
+                first = await anext(requests, None)
+            if first is None:
+                return
+            who = introduce((DeltaDiscoveryRequest if incremental else DiscoveryRequest).FromString(first).node)
+            if who.objection:
+                self._publisher.turn_away(who.gateway, who.version, who.objection)
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, who.objection)
+            await self._follow(who, first, requests, context, incremental=incremental, only=only)
+        except ProtocolError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be decoded")
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request in {FIRST_REQUEST_S:g} s")
+        finally:
+            self.streams -= 1
+
+    async def _follow(
+        self,
+        who: Introduction,
+        first: bytes,
+        requests: AsyncIterator[bytes],
+        context: Context,
+        *,
+        incremental: bool,
+        only: str | None,
+    ) -> None:
+        session = self._publisher.open(who.gateway, who.version, incremental=incremental, only=only)
+        stream = _Stream(who, session)
+        self._open.add(stream)
+        writer = asyncio.create_task(self._write(stream, context))
+        try:
+            self._receive(stream, first)
+            async for request in requests:
+                self._receive(stream, request)
+        finally:
+            writer.cancel()
+            with suppress(asyncio.CancelledError):
+                await writer
+            self._open.discard(stream)
+            self._publisher.close(who.gateway, session)
+
+    def _receive(self, stream: _Stream, request: bytes) -> None:
+        waited_s = stream.session.receive(request, _now_s())
+        if waited_s is not None:
+            self._telemetry.ack_seconds.observe(waited_s)
+        self._hear(stream)
+        stream.wake.set()
+
+    def _hear(self, stream: _Stream) -> None:
+        for report in stream.session.reports():
+            if isinstance(report, Nack):
+                self._telemetry.nacks.labels(SHORT[report.type_url]).inc()
+            self._publisher.hear(stream.who.gateway, stream.session, report)
+
+    async def _write(self, stream: _Stream, context: Context) -> None:
+        """Sends what the session offers, one response at a time, until the stream ends."""
+        while True:
+            stream.wake.clear()
+            pushes = stream.session.offer(_now_s())
+            self._hear(stream)
+            while pushes:
+                push = pushes.pop(0)
+                self._telemetry.pushes.labels(SHORT[push.type_url]).inc()
+                await context.write(push.data)
+                del push  # it may be large, and this waits long
+            wake_at_s = stream.session.wake_at(_now_s())
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(wake_at_s):
+                    await stream.wake.wait()
+
+    def _wake_all(self) -> None:
+        for stream in self._open:
+            stream.wake.set()
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _bind(server: grpc.aio.Server, address: str, tls: ServerTls | None) -> int:
+    if tls is None and not _is_private(address):
+        raise ListenError("without TLS, only loopback and unix sockets are served: xDS carries credentials")
+    try:
+        if tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, _credentials(tls))
+    except RuntimeError as error:
+        raise ListenError("the address is in use, or not one of this machine") from error
+
+
+def _is_private(address: str) -> bool:
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Raises OSError for a file that cannot be read."""
+    key, certificate, authority = (
+        Path(file).read_bytes() for file in (tls.key_file, tls.cert_file, tls.client_ca_file)
+    )
+    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=authority, require_client_auth=True)
+
+
+def _type_status(subscription: Subscription) -> dict[str, object]:
+    if subscription.flight:
+        state = "sent"
+    elif not subscription.answered:
+        state = "idle"
+    else:
+        state = "ACK" if subscription.error is None else "NACK"
+    return {
+        "type": SHORT[subscription.type_url],
+        "subscribed": "all" if subscription.wildcard else len(subscription.names),
+        "state": state,
+        "version": subscription.makes.complete,
+        "error": subscription.error,
+        "ack_seconds": subscription.ack_s,
+    }
