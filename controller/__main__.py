@@ -16,6 +16,7 @@ from pathlib import Path
 from controller import __version__
 from controller.adapters.envoy_process import EnvoyError
 from controller.adapters.files import ManifestError
+from controller.demo.flags import add_arguments
 from controller.main import RunOptions, StartError, run
 from controller.settings import Settings, SettingsError, load
 from controller.show import show_status
@@ -54,8 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="show what a running controller does")
     status.add_argument("--admin", default=ADMIN, help="address of the controller (default: %(default)s)")
     status.add_argument("--output", choices=("table", "json"), default="table")
-    demo = commands.add_parser("demo", help="an overflow, live, on this machine")
-    demo.add_argument("demo_arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    add_arguments(commands.add_parser("demo", help="an overflow, live, on this machine"))
     return parser
 
 
@@ -141,13 +141,10 @@ def _status(options: argparse.Namespace) -> int:
 
 def _demo(options: argparse.Namespace) -> int:
     try:
-        from controller.demo.app import add_arguments, run_demo
+        from controller.demo.app import run_demo
     except ImportError as error:
         return _fail(f"the demo needs more packages ({error.name}): pip install 'spillway[demo]'")
-    parser = argparse.ArgumentParser(prog="spillway demo", description="An overflow, live, on this machine.")
-    add_arguments(parser)
-    status: int = run_demo(parser.parse_args(options.demo_arguments))
-    return status
+    return run_demo(options)
 
 
 def _fail(message: str) -> int:

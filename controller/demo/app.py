@@ -1,4 +1,4 @@
-"""Shell: the command `spillway demo`: its flags, the view it is shown in, and how it ends."""
+"""Shell: the command `spillway demo`: the view it is shown in, and how it ends. Its flags are in flags.py."""
 
 from __future__ import annotations
 
@@ -23,14 +23,6 @@ T = TypeVar("T")
 
 NEEDED = ("dnslib", "envoy", "flask", "matplotlib", "trustme")
 """What the parts import that are loaded later, or in another process."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `spillway demo`."""
-    add, default = parser.add_argument, Path("spillway-demo.png")
-    add("--short", action="store_true", help="one overflow instead of two, in about half a minute")
-    add("--plain", action="store_true", help="lines instead of a live view, as where there is no terminal")
-    add("--output", type=Path, default=default, metavar="FILE", help="the timeline, a PNG (default: %(default)s)")
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -11,11 +11,12 @@ import pytest
 
 from controller.demo import app
 from controller.demo.children import ChildError
+from controller.demo.flags import add_arguments
 
 
 def options(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    app.add_arguments(parser)
+    add_arguments(parser)
     return parser.parse_args(arguments)
 
 
