@@ -40,7 +40,7 @@ from controller.status import report
 from controller.telemetry import Telemetry
 from xds import events as gateway_events
 from xds.publisher import Publisher
-from xds.server import Server
+from xds.server import Server, ServerTls
 from xds.translate import Gateway
 
 EVENTS_AT_ONCE = 1_000
@@ -199,6 +199,10 @@ class Runtime:
 
 async def run(options: RunOptions, settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT, then drains. Raises StartError, EnvoyError or ManifestError if it cannot start."""
+    if options.start_envoy and settings.xds.tls:
+        raise StartError(
+            "xds.tls is for gateways elsewhere, and the one started here has no certificate: use --no-envoy"
+        )
     with _only_one(options.state_directory):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -273,7 +277,7 @@ async def _listen(runtime: Runtime) -> None:
     """Opens the xDS and admin addresses. Raises StartError that names a busy port."""
     options, addresses = runtime.options, runtime.addresses
     try:
-        port = await runtime.server.start(_join(*options.xds), runtime.settings.xds.tls)
+        port = await runtime.server.start(_join(*options.xds), _tls(runtime.settings))
     except OSError as error:
         raise StartError(f"--xds {_join(*options.xds)}: {error.strerror or error}") from error
     addresses["xds"] = _join(options.xds[0], port)
@@ -282,6 +286,11 @@ async def _listen(runtime: Runtime) -> None:
     except OSError as error:
         raise StartError(f"--admin {_join(*options.admin)}: {error.strerror or error}") from error
     addresses["admin"] = _join(*bound[0])
+
+
+def _tls(settings: Settings) -> ServerTls | None:
+    tls = settings.xds.tls
+    return ServerTls(Path(tls.cert_file), Path(tls.key_file), Path(tls.client_ca_file)) if tls else None
 
 
 def _announce_addresses(runtime: Runtime) -> None:
