@@ -39,7 +39,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What the controller said of the model at one moment. `value` None: its metric is not known."""
+    """What the controller said of the model at one moment. `value` None: its metric is not known.
+
+    `obstacle`: why its remote cannot be used, empty if it can.
+    """
 
     at_s: float
     state: str
@@ -48,7 +51,7 @@ class Moment:
     message: str
     value: float | None = None
     target: float | None = None
-    remote_ready: bool = False
+    obstacle: str = ""
 
 
 class Departure(StrEnum):
@@ -72,7 +75,7 @@ def moment_of(status: Mapping[str, object], at_s: float) -> Moment | None:
     if not isinstance(models, Sequence) or not models:
         return None
     model = models[0]
-    metrics, remotes = model.get("metrics") or [{}], model.get("remotes") or []
+    metrics, remotes = model.get("metrics") or [{}], model.get("remotes") or [{}]
     return Moment(
         at_s=at_s,
         state=model.get("state") or "",
@@ -81,7 +84,7 @@ def moment_of(status: Mapping[str, object], at_s: float) -> Moment | None:
         message=model.get("message") or "",
         value=metrics[0].get("value"),
         target=metrics[0].get("target"),
-        remote_ready=any(remote.get("ready") for remote in remotes),
+        obstacle="" if remotes[0].get("ready") else remotes[0].get("reason") or "it is not known",
     )
 
 

@@ -117,11 +117,15 @@ async def _ready(status: Status) -> None:
     latest: Moment | None = None
     try:
         async with asyncio.timeout(START_S):
-            while not (latest and latest.remote_ready and latest.value is not None):
+            while latest is None or latest.obstacle or latest.value is None:
                 await asyncio.sleep(POLL_S)
                 latest = await status.moment(0.0)
     except TimeoutError:
-        raise DemoError(f"not ready after {START_S:g} s; the controller says: {latest}") from None
+        value, obstacle = (latest.value, latest.obstacle) if latest else (None, "the controller does not answer")
+        metric = "not known" if value is None else "known"
+        raise DemoError(
+            f"not ready after {START_S:g} s; the metric is {metric}; the remote: {obstacle or 'ready'}"
+        ) from None
 
 
 async def _start(children: Children, directory: Path, scenario: Scenario) -> dict[str, str]:

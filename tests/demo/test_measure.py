@@ -87,7 +87,7 @@ def test_a_moment_is_read_from_the_status() -> None:
         ]
     }
 
-    assert moment_of(status, 3.0) == Moment(3.0, "Overflowing", 250_000, "ThresholdReached", "Full.", 14.0, 12.0, True)
+    assert moment_of(status, 3.0) == Moment(3.0, "Overflowing", 250_000, "ThresholdReached", "Full.", 14.0, 12.0)
 
 
 @pytest.mark.parametrize("status", [{}, {"models": []}, {"models": None}])
@@ -96,7 +96,9 @@ def test_without_a_model_there_is_no_moment(status: dict[str, Any]) -> None:
 
 
 def test_a_model_that_was_never_usable_is_a_moment_too() -> None:
-    assert moment_of({"models": [{"state": None, "share_ppm": 0}]}, 0.0) == Moment(0.0, "", 0, "", "")
+    assert moment_of({"models": [{"state": None, "share_ppm": 0}]}, 0.0) == Moment(
+        0.0, "", 0, "", "", obstacle="it is not known"
+    )
 
 
 def test_overflows_are_counted_by_leaving_standby() -> None:

@@ -18,9 +18,9 @@ from controller.demo.view import LiveView, PlainView, addresses_text
 from controller.demo.workload import Request
 
 MOMENTS = [
-    Moment(0.0, "Standby", 0, "BelowTarget", "Calm.", 3.0, 12.0, True),
-    Moment(8.0, "Overflowing", 300_000, "ThresholdReached", "Local is full [bold].", 16.0, 12.0, True),
-    Moment(11.0, "Standby", 0, "Returned", "Local could carry all requests.", 4.0, 12.0, True),
+    Moment(0.0, "Standby", 0, "BelowTarget", "Calm.", 3.0, 12.0),
+    Moment(8.0, "Overflowing", 300_000, "ThresholdReached", "Local is full [bold].", 16.0, 12.0),
+    Moment(11.0, "Standby", 0, "Returned", "Local could carry all requests.", 4.0, 12.0),
 ]
 
 
