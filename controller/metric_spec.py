@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from controller.parsing import ApiModel, Int, Text
 from controller.quantity import parse_quantity
@@ -28,6 +28,7 @@ def _positive_quantity(value: object) -> Fraction:
 Quantity = Annotated[
     Fraction,
     PlainValidator(_positive_quantity),
+    PlainSerializer(str),
     WithJsonSchema({"anyOf": [{"type": "integer"}, {"type": "string"}], "x-kubernetes-int-or-string": True}),
 ]
 

