@@ -1,9 +1,8 @@
 """Pure: the text of a manifest file -> the objects in it, each with the place where it stands.
 
-Several documents and Lists in a file are one sequence of objects. A text in which something cannot be told apart
-(broken syntax, an object without a kind or a name) gives a FileProblem and no objects at all: half a file must never
-look like a file from which objects were deleted. An object that can be told apart, but is wrong, is there with its
-problems.
+Several documents and Lists in a file are one sequence of objects. Where something cannot be told (broken syntax, an
+object without a kind or a name) the contents say so, because half a file must never look like a file from which objects
+were deleted. An object that can be told, but is wrong, is there with its problems.
 """
 
 from __future__ import annotations
@@ -22,6 +21,8 @@ from controller.events import Object
 from controller.parsing import Invalid, Parsed, Problem
 
 Parser = Callable[[Mapping[str, Any]], Parsed[Any] | Invalid]
+Identity = tuple[str, str]
+"""Kind and key."""
 
 _PARSERS: Mapping[tuple[str, str], tuple[str, Parser]] = {
     ("deployment.beamlit.com", "ModelDeployment"): (api.MODEL_API_VERSION, api.parse),
@@ -30,10 +31,15 @@ _PARSERS: Mapping[tuple[str, str], tuple[str, Parser]] = {
     ("", "Secret"): ("v1", objects.parse_secret),
     ("discovery.k8s.io", "EndpointSlice"): ("discovery.k8s.io/v1", objects.parse_endpoint_slice),
 }
-_SILENT = frozenset({("apps", kind) for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")})
+_QUIET = frozenset({("apps", kind) for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")})
 """What models refer to, and nothing outside a cluster needs."""
+_KINDS_OF_GROUPS = {
+    "deployment.beamlit.com": ("ModelDeployment", "ToolDeployment"),
+    "authorization.beamlit.com": ("Policy",),
+}
+"""All kinds of the groups whose kinds are known. The predecessor never used ToolDeployment; it is passed over."""
 
-_INDENTING_TAB = re.compile(r"^ *\t", re.MULTILINE)
+_INDENTING_TAB = re.compile(r" *\t")
 _FIELD_PART = re.compile(r"[^.\[\]]+")
 
 
@@ -85,6 +91,10 @@ class Manifest:
     node: yaml.Node | None = field(default=None, repr=False, compare=False)
 
     @property
+    def identity(self) -> Identity:
+        return self.kind, self.key
+
+    @property
     def value(self) -> Object | api.Policy | None:
         """The object if it is good."""
         return self.result.model if isinstance(self.result, Parsed) else None
@@ -105,18 +115,23 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something that is not read here. `what` names it: 'Ingress (networking.k8s.io/v1)'."""
+    """Something that is not read here. `what` names it: 'Ingress (networking.k8s.io/v1)'.
+
+    `quiet`: it belongs beside a model, so that nobody needs a note.
+    """
 
     source: Source
     what: str
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a file holds."""
+    """What a file holds. `problems`: what cannot be told; it may be any object."""
 
     manifests: tuple[Manifest, ...] = ()
     skipped: tuple[Skipped, ...] = ()
+    problems: tuple[FileProblem, ...] = ()
 
 
 class _UnreadableError(Exception):
@@ -145,33 +160,45 @@ class _Loader(yaml.CSafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read(file: PurePath, text: str) -> Contents | FileProblem:
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.CSafeLoader.yaml_constructors.items()
+    if tag != "tag:yaml.org,2002:timestamp"
+}
+
+
+def read(file: PurePath, text: str) -> Contents:
     """The objects of a YAML file, or of a JSON file if its name ends in .json."""
     manifests: list[Manifest] = []
     skipped: list[Skipped] = []
+    problems: list[FileProblem] = []
     try:
         for number, (document, node) in enumerate(_documents(file, text), start=1):
             for obj, at in _objects(document, node):
                 source = Source(file, number, at.start_mark.line + 1 if at else 1)
-                found = _manifest(obj, source, at)
-                if isinstance(found, Manifest):
-                    manifests.append(found)
-                elif found is not None:
-                    skipped.append(found)
+                match _object(obj, source, at):
+                    case Manifest() as manifest:
+                        manifests.append(manifest)
+                    case Skipped() as passed_over:
+                        skipped.append(passed_over)
+                    case str() as reason:
+                        problems.append(FileProblem(source, "", "", "", reason))
     except _UnreadableError as error:
-        return FileProblem(error.source, "", "", "", str(error))
-    return Contents(tuple(manifests), tuple(skipped))
+        problems.append(FileProblem(error.source, "", "", "", str(error)))
+    return Contents(tuple(manifests), tuple(skipped), tuple(problems))
 
 
 def _documents(file: PurePath, text: str) -> Iterator[tuple[object, yaml.Node | None]]:
     """Each document's value, and its node, which knows the lines. JSON has no nodes."""
     if file.suffix == ".json":
         try:
-            yield json.loads(text), None
+            value = json.loads(text)
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
         except json.JSONDecodeError as error:
             raise _UnreadableError(f"this is no JSON: {error.msg}", Source(file, 1, error.lineno)) from None
         except (RecursionError, ValueError):
             raise _UnreadableError("this is no JSON that can be read", Source(file)) from None
+        yield value, None
         return
     loader: Any = _Loader(text)
     number = 1
@@ -184,7 +211,7 @@ def _documents(file: PurePath, text: str) -> Iterator[tuple[object, yaml.Node | 
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
         raise _UnreadableError(_syntax_error(text, error.problem or "", line), Source(file, number, line)) from None
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, LookupError):  # the latter two: a value that its tag does not fit
         raise _UnreadableError("this is no YAML that can be read", Source(file, number)) from None
     except RecursionError:
         raise _UnreadableError("this is nested too deeply", Source(file, number)) from None
@@ -193,12 +220,9 @@ def _documents(file: PurePath, text: str) -> Iterator[tuple[object, yaml.Node | 
 
 
 def _syntax_error(text: str, problem: str, line: int) -> str:
-    """What is wrong with the YAML. A tab is named as the cause whatever the parser stumbled over."""
-    tab = _INDENTING_TAB.search(text)
-    if tab is not None:
-        tab_line = text.count("\n", 0, tab.start()) + 1
-        if tab_line <= line + 1:
-            return f"YAML forbids tabs for indentation: line {tab_line} has a tab; use spaces"
+    """What is wrong with the YAML, whose parser calls an indenting tab many names."""
+    if any(map(_INDENTING_TAB.match, text.split("\n")[line - 1 : line])):
+        return f"YAML forbids tabs for indentation: line {line} has a tab; use spaces"
     return f"this is no YAML: line {line}: {problem}"
 
 
@@ -206,46 +230,51 @@ def _objects(value: object, node: yaml.Node | None) -> Iterator[tuple[object, ya
     """The objects of a document: itself, or the items of a List. Nothing in an empty document."""
     if value is None:
         return
-    if not (isinstance(value, dict) and value.get("kind") == "List" and isinstance(value.get("items"), list)):
+    items = value.get("items", []) if isinstance(value, dict) and value.get("kind") == "List" else None
+    if not isinstance(items, list):
         yield value, node
         return
     item_nodes = getattr(_child(node, "items"), "value", None)
-    for index, item in enumerate(value["items"]):
-        yield from _objects(item, item_nodes[index] if item_nodes else None)
+    for index, item in enumerate(items):
+        yield item, item_nodes[index] if item_nodes else None
 
 
-def _manifest(obj: object, source: Source, node: yaml.Node | None) -> Manifest | Skipped | None:
+def _object(obj: object, source: Source, node: yaml.Node | None) -> Manifest | Skipped | str:
+    """What an object is, or why that cannot be told."""
     if not isinstance(obj, dict):
-        raise _UnreadableError(
-            "this is no Kubernetes object: it must be a mapping with apiVersion, kind and metadata", source
-        )
+        return "this is no Kubernetes object: it must be a mapping with apiVersion, kind and metadata"
     api_version, kind = obj.get("apiVersion"), obj.get("kind")
     if api_version is None and kind is None and "metadata" not in obj:
         return Skipped(source, "something that is no Kubernetes object (no apiVersion, no kind)")
-    if not isinstance(api_version, str) or not isinstance(kind, str) or not api_version or not kind:
-        missing = "kind" if isinstance(api_version, str) and api_version else "apiVersion"
-        raise _UnreadableError(f"{missing} is missing, or no text", source)
+    if not isinstance(api_version, str) or not api_version:
+        return "apiVersion is missing, or no text"
+    if not isinstance(kind, str) or not kind:
+        return "kind is missing, or no text"
+    if kind == "List":
+        return "items must be a list of objects, and none of them a List"
     group = api_version.rpartition("/")[0]
+    if kind not in (known := _KINDS_OF_GROUPS.get(group, (kind,))):
+        return f"kind must be {' or '.join(known)}, not {kind}"
     if (group, kind) not in _PARSERS:
-        return None if (group, kind) in _SILENT else Skipped(source, f"{kind} ({api_version})")
+        return Skipped(source, f"{kind} ({api_version})", quiet=(group, kind) in _QUIET)
+    metadata = obj.get("metadata")
+    key = _key(metadata if isinstance(metadata, dict) else {})
+    if key is None:
+        return f"{kind}: metadata.name and metadata.namespace must be text (a number needs quotes to be text)"
     wanted_version, parse = _PARSERS[group, kind]
     result = parse(obj)
     if api_version != wanted_version:
         others = result.problems if isinstance(result, Invalid) else ()
         result = Invalid(tuple(dict.fromkeys((Problem("apiVersion", f"must be {wanted_version}"), *others))))
-    return Manifest(source, kind, _key(obj, kind, source), result, node)
+    return Manifest(source, kind, key, result, node)
 
 
-def _key(obj: Mapping[str, Any], kind: str, source: Source) -> str:
-    metadata = obj.get("metadata")
-    name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    namespace = metadata.get("namespace") if isinstance(metadata, Mapping) else None
-    if not isinstance(name, str) or not name or not (namespace is None or (isinstance(namespace, str) and namespace)):
-        wrong = "namespace" if isinstance(name, str) and name else "name"
-        raise _UnreadableError(
-            f"{kind}: metadata.{wrong} is missing, or no text (a number needs quotes to be text)", source
-        )
-    return f"{namespace or 'default'}/{name}"
+def _key(metadata: Mapping[str, Any]) -> str | None:
+    """'<namespace>/<name>', None if it cannot be told."""
+    name, namespace = metadata.get("name"), metadata.get("namespace")
+    namespace = "default" if namespace is None else namespace
+    known = isinstance(name, str) and isinstance(namespace, str) and name and namespace
+    return f"{namespace}/{name}" if known else None
 
 
 def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:

@@ -1,7 +1,7 @@
 """Shell: a directory of manifests, as events. Nobody has to write atomically, and no mistake in a file moves traffic:
 
-- A file that cannot be read, or is not understood, keeps the objects it had. So does one that is empty: an editor may
-  be about to fill it. To remove objects, delete them from their file, or the file.
+- A file that cannot be read, or not to its end, or holds something unknowable, loses no object that it had. Nor does
+  one that is empty: an editor may be about to fill it. To remove objects, delete them from their file, or the file.
 - A file that vanished is looked for once more before its objects go: it may be being replaced.
 - An object that is wrong keeps its last good version, and what is wrong is reported.
 - An object in two files: the first in the order of paths counts.
@@ -16,14 +16,14 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from watchfiles import awatch
 
 from controller.api import Policy
 from controller.events import Applied, Event, Kind, Object, Refused, Removed
-from controller.manifests import Contents, FileProblem, Manifest, Skipped, Source, read
+from controller.manifests import Contents, FileProblem, Identity, Manifest, Skipped, Source, read
 from controller.parsing import Invalid, Problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -38,8 +38,6 @@ REPLACED_S = 0.1
 log = logging.getLogger(__name__)
 
 _KINDS = frozenset(Kind)
-Identity = tuple[str, str]
-"""Kind and key."""
 Signature = tuple[int, int, int]
 
 
@@ -49,9 +47,10 @@ class ManifestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _File:
+    """`contents`: what counts, with what it had before where that cannot be told now."""
+
     signature: Signature | None
     contents: Contents
-    problem: FileProblem | None = None
 
 
 class ManifestDirectory:
@@ -126,12 +125,15 @@ class ManifestDirectory:
         if known is not None and signature is not None and known.signature == signature:
             return known
         found = _contents(self._path / name, name)
-        before = known.contents if known else Contents()
-        if isinstance(found, FileProblem):
-            return _File(signature, before, found)
-        if before.manifests and not found.manifests and not found.skipped:
-            reason = "the file is empty, so its objects stay as they were; delete the file to remove them"
-            return _File(signature, before, FileProblem(Source(name), "", "", "", reason))
+        before = known.contents.manifests if known else ()
+        if before and found == Contents():
+            found = _unknown(
+                name, "the file is empty, so its objects stay as they were; delete the file to remove them"
+            )
+        if found.problems:
+            seen = {manifest.identity for manifest in found.manifests}
+            kept = (manifest for manifest in before if manifest.identity not in seen)
+            found = replace(found, manifests=(*found.manifests, *kept))
         return _File(signature, found)
 
     # What it means
@@ -139,7 +141,7 @@ class ManifestDirectory:
     def _objects(self) -> dict[Identity, Manifest]:
         found: dict[Identity, Manifest] = {}
         for manifest in self._all_manifests():
-            found.setdefault((manifest.kind, manifest.key), manifest)
+            found.setdefault(manifest.identity, manifest)
         return found
 
     def _all_manifests(self) -> Iterator[Manifest]:
@@ -180,16 +182,15 @@ class ManifestDirectory:
                 log.warning(problem.reason, extra=extra)
         self.problems = problems
         for skipped in self._skipped():
-            if skipped.what not in self._noted:
+            if not skipped.quiet and skipped.what not in self._noted:
                 self._noted.add(skipped.what)
                 log.info("skipped: %s is not read here", skipped.what, extra={"source": str(skipped.source)})
 
     def _find_problems(self, objects: dict[Identity, Manifest]) -> Iterator[FileProblem]:
         for file in self._files.values():
-            if file.problem:
-                yield file.problem
+            yield from file.contents.problems
         for manifest in self._all_manifests():
-            first = objects[manifest.kind, manifest.key]
+            first = objects[manifest.identity]
             if first is manifest:
                 yield from manifest.problems
             else:
@@ -202,11 +203,15 @@ class ManifestDirectory:
 
 def _walk(directory: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     """Manifest files below a directory, through links, each directory once."""
-    status = directory.stat()
+    try:
+        status = directory.stat()
+        entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
+    except FileNotFoundError:
+        return  # it went away after its parent was listed
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
-    for entry in sorted(os.scandir(directory), key=lambda entry: entry.name):
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
@@ -223,14 +228,18 @@ def _signature(path: Path) -> Signature | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _contents(path: Path, name: PurePath) -> Contents | FileProblem:
+def _contents(path: Path, name: PurePath) -> Contents:
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
         if len(raw) > FILE_BYTES_MAX:
-            return FileProblem(Source(name), "", "", "", f"the file is larger than {FILE_BYTES_MAX} bytes")
+            return _unknown(name, f"the file is larger than {FILE_BYTES_MAX} bytes")
         return read(name, raw.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        return FileProblem(Source(name), "", "", "", "the file is not UTF-8 text")
+        return _unknown(name, "the file is not UTF-8 text")
     except OSError as error:
-        return FileProblem(Source(name), "", "", "", f"the file cannot be read: {error.strerror or error}")
+        return _unknown(name, f"the file cannot be read: {error.strerror or error}")
+
+
+def _unknown(name: PurePath, reason: str) -> Contents:
+    return Contents(problems=(FileProblem(Source(name), "", "", "", reason),))
