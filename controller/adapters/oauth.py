@@ -13,7 +13,7 @@ import math
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import quote, quote_plus
@@ -21,6 +21,7 @@ from urllib.parse import quote, quote_plus
 import requests
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.requests_client import OAuth2Session
+from authlib.oauth2.auth import ClientAuth
 
 from controller.adapters.keyed_tasks import KeyedTasks
 from controller.adapters.requesting import BoundedAdapter, in_thread, words_of
@@ -110,7 +111,7 @@ class TokenKeeper:
         with OAuth2Session(
             client.client_id,
             client.client_secret,
-            token_endpoint_auth_method=f"client_secret_{client.auth_style}",
+            token_endpoint_auth_method=_basic if client.auth_style == "basic" else "client_secret_post",
             scope=list(client.scopes) or None,
         ) as session:
             for scheme in ("https://", "http://"):
@@ -130,12 +131,23 @@ class TokenKeeper:
                 return _Denied(f"the issuer answers HTTP {error.response.status_code}")
             except OSError as error:
                 return _Denied(f"the issuer cannot be reached: {words_of(error)}")
-            except UnicodeError:
-                return _Denied("the client's id or secret has characters that authStyle basic cannot send; use post")
             except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 # authlib reads the answer: not JSON, or numbers that are none.
                 return _Denied(f"the issuer's answer cannot be used: {_harmless(str(error), client)}")
         return _read(answer)
+
+
+def _basic_credentials(client_id: str, client_secret: str) -> str:
+    """Percent-encoded first, as RFC 6749 (2.3.1) asks and authlib's own method does not."""
+    return base64.b64encode(f"{quote(client_id, safe='')}:{quote(client_secret, safe='')}".encode()).decode()
+
+
+def _basic(
+    client: ClientAuth, method: str, uri: str, headers: MutableMapping[str, str], body: str
+) -> tuple[str, MutableMapping[str, str], str]:
+    """A method of client authentication, in authlib's form."""
+    headers["Authorization"] = f"Basic {_basic_credentials(client.client_id, client.client_secret)}"
+    return uri, headers, body
 
 
 def _read(answer: dict[str, object]) -> _Granted | _Denied:
@@ -158,8 +170,7 @@ def _read(answer: dict[str, object]) -> _Granted | _Denied:
 def _harmless(text: str, client: OAuthClient) -> str:
     """Words from outside as one short line, without the secret in any form in which it was sent."""
     secret = client.client_secret
-    basic = base64.b64encode(f"{client.client_id}:{secret}".encode()).decode()
-    for form in (basic, secret, quote_plus(secret), quote(secret)):
+    for form in (_basic_credentials(client.client_id, secret), secret, quote_plus(secret), quote(secret, safe="")):
         text = text.replace(form, "***") if form else text
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= _WORDS_MAX else line[: _WORDS_MAX - 3] + "..."

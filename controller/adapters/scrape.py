@@ -48,6 +48,7 @@ class EndpointScraper:
         emit: Callable[[Observed], None],
         *,
         timeout_s: float = 2.0,
+        at_once: int = AT_ONCE,
         page_bytes: int = PAGE_BYTES,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -58,7 +59,7 @@ class EndpointScraper:
         self._jitter = jitter
         self._watched: dict[ScrapeQuery, _Watched] = {}
         self._asked: dict[Endpoint, set[ScrapeQuery]] = {}
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(at_once)
         self._session: aiohttp.ClientSession | None = None
         self._tasks: KeyedTasks[Endpoint] = KeyedTasks()
 

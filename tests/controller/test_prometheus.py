@@ -19,7 +19,7 @@ from controller.adapters.prometheus import AT_ONCE, PrometheusSource, base_url
 from controller.metrics import PromQuery, Reading, Unknown, Value
 from controller.selector import Matcher, promql, quoted
 from controller.settings import PrometheusSettings
-from tests.support.outside import Heard, free_port, http_server, running, tcp_server
+from tests.support.outside import Heard, http_server, refusing_port, running, tcp_server
 from tests.support.prometheus import running_prometheus
 
 NASTY = (
@@ -210,7 +210,8 @@ async def test_a_token_file_that_cannot_be_used_is_named_and_not_shown(tmp_path:
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
-    (found,) = await ask(settings_for(await free_port(), bearer_token_file=str(file)), "up")
+    with refusing_port() as port:
+        (found,) = await ask(settings_for(port, bearer_token_file=str(file)), "up")
 
     assert reason(found) == "Credentials"
     assert str(file) in message(found)
@@ -243,7 +244,8 @@ async def test_an_authority_of_ones_own_is_trusted_if_it_is_named(tmp_path: Path
 
 
 async def test_prometheus_down_is_unreachable_and_says_why() -> None:
-    (found,) = await ask(settings_for(await free_port()), "up")
+    with refusing_port() as port:
+        (found,) = await ask(settings_for(port), "up")
     assert found == Unknown("Unreachable", "Prometheus cannot be asked: Connection refused")
 
 
@@ -261,7 +263,8 @@ async def test_an_address_that_leads_nowhere_is_an_answer_too(address: str) -> N
 
 
 async def test_a_user_and_password_in_the_address_are_never_shown() -> None:
-    (found,) = await ask(settings_for(f"http://user:s3cret@127.0.0.1:{await free_port()}"), "up")
+    with refusing_port() as port:
+        (found,) = await ask(settings_for(f"http://user:s3cret@127.0.0.1:{port}"), "up")
     assert "s3cret" not in message(found)
 
 
