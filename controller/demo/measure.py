@@ -13,6 +13,8 @@ from math import ceil
 from controller.demo.workload import Request
 
 STANDBY = "Standby"
+OVERFLOW = "UO "
+"""Envoy's response flag for a destination at its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Departure(StrEnum):
 EXPLAINED: Mapping[Departure, str] = {
     Departure.OFFLOAD: "the metric was above its target, so a share of all requests left",
     Departure.SPILL: "local was at its limit at that moment, so this one request left",
-    Departure.FAILOVER: "the attempt at local failed before its first byte",
+    Departure.FAILOVER: "the attempt at local failed otherwise before its first byte",
 }
 
 
@@ -96,11 +98,11 @@ def departure_of(line: str) -> Departure | None:
         return None  # a line that is being written
     if not str(entry.get("destination")).startswith("remote"):
         return None
-    failures = entry.get("failures") or {}
-    local = str(failures.get("local", "")) if isinstance(failures, Mapping) else ""
-    if local.split(" ", 1)[0] == "UO":
-        return Departure.SPILL
-    return Departure.FAILOVER if local or "local" in (entry.get("statuses") or {}) else Departure.OFFLOAD
+    errors = entry.get("errors") or {}
+    local = errors.get("local") if isinstance(errors, Mapping) else None
+    if local is None:
+        return Departure.OFFLOAD
+    return Departure.SPILL if str(local).startswith(OVERFLOW) else Departure.FAILOVER
 
 
 def percentile(values: Iterable[float], percent: float) -> float:

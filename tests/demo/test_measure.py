@@ -55,13 +55,13 @@ def test_seconds_are_counted_up_to_the_end() -> None:
 @pytest.mark.parametrize(
     ("entry", "why"),
     [
-        ({"destination": "local", "failures": None}, None),
+        ({"destination": "local", "errors": None}, None),
         ({"destination": None}, None),
-        ({"destination": "remote-0", "failures": None}, Departure.OFFLOAD),
-        ({"destination": "remote-0", "failures": {"local": "UO upstream_reset"}}, Departure.SPILL),
-        ({"destination": "remote-0", "failures": {"local": "UF connection_failure"}}, Departure.FAILOVER),
-        ({"destination": "remote-0", "failures": None, "statuses": {"local": "429"}}, Departure.FAILOVER),
-        ({"destination": "remote-1", "failures": {"remote-0": "UF connection_failure"}}, Departure.OFFLOAD),
+        ({"destination": "remote-0", "errors": None}, Departure.OFFLOAD),
+        ({"destination": "remote-0", "errors": {"local": "UO upstream_reset"}}, Departure.SPILL),
+        ({"destination": "remote-0", "errors": {"local": "UF connection_failure"}}, Departure.FAILOVER),
+        ({"destination": "remote-0", "errors": {"local": "429"}}, Departure.FAILOVER),
+        ({"destination": "remote-1", "errors": {"remote-0": "UF connection_failure"}}, Departure.OFFLOAD),
     ],
 )
 def test_the_access_log_tells_why_a_request_went_remote(entry: dict[str, Any], why: Departure | None) -> None:
