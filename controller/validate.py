@@ -44,6 +44,9 @@ def check(manifests: Sequence[Manifest], settings: Settings) -> Iterator[FilePro
     for manifest in manifests:
         match manifest.value:
             case ModelDeployment() as model:
+                if not settings.in_scope(model.metadata.namespace):
+                    reason = f"not one of the namespaces that the config file names ({settings.namespaces}): not served"
+                    yield manifest.problem("metadata.namespace", reason, warning=True)
                 yield from _check_uniqueness(manifest, model, holders)
                 yield from _check_services(manifest, model, world)
                 yield from _check_metrics(manifest, model, settings)
