@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import pytest
 
-from controller.diagram import MOVES, STAYS, state_diagram
 from controller.offload import (
     PPM,
     Decision,
@@ -373,13 +372,3 @@ def test_since_is_when_the_state_last_changed() -> None:
 def test_a_first_decision_says_that_nothing_is_known() -> None:
     assert Decision().sentence == "Nothing is known about this model yet."
     assert Observation(None, START_S, local_ready=None, remote_ready=False).ratio is None
-
-
-def test_the_diagram_shows_every_state_and_move() -> None:
-    diagram = state_diagram()
-
-    assert diagram.startswith("stateDiagram-v2\n    [*] --> Standby\n")
-    assert all(f"    {before} --> {after}: " in diagram for before, after in MOVES)
-    assert set(STAYS) == set(State)
-    shown = {reason for reasons in [*MOVES.values(), *STAYS.values()] for reason in reasons}
-    assert shown == set(Reason)
