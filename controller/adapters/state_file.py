@@ -1,5 +1,5 @@
-"""Shell: what must survive a restart, in one JSON file. Written by atomic replace, at most every `WRITE_EVERY_S`, and
-once more at the end.
+"""Shell: what must survive a restart, in one JSON file. Written by atomic replace, at once, but at most every
+`WRITE_EVERY_S`, and once more at the end.
 
 A file that cannot be read is put aside, never overwritten: starting without memory is better than not starting.
 """
@@ -64,8 +64,8 @@ class StateFile:
         try:
             while True:
                 await self._changed.wait()
-                await asyncio.sleep(WRITE_EVERY_S)
                 self._flush()
+                await asyncio.sleep(WRITE_EVERY_S)
         finally:
             self._flush()
 
