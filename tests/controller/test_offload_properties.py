@@ -177,7 +177,7 @@ def test_it_can_always_offload_again(policy: Policy, story: list[Event]) -> None
     machine = run(policy, story).local(True).remote(ready=True)
     for _ in range(2):
         machine.now += 1
-        machine.hear(2, for_s=policy.activation_s + 5, every_s=1)
+        machine.hear(2, for_s=policy.activation_s + policy.interval_s + 1)
         assert machine.state is State.OVERFLOWING
         assert machine.decision.share_ppm > 0
         machine.now += 1
