@@ -240,12 +240,11 @@ class Session:
 
     def _advance(self, subscription: Subscription, lane: Lane, gate: int, now_s: float) -> Push | None:
         """The lane's next response, if the type has none in flight."""
-        flight = subscription.flight
-        if not lane.pieces and not (flight and flight.lane is lane):
-            self._walk(subscription, lane, gate)
-        if flight:
-            return None
-        while lane.pieces:
+        while True:
+            if not lane.pieces and not (subscription.flight and subscription.flight.lane is lane):
+                self._walk(subscription, lane, gate)
+            if subscription.flight or not lane.pieces:
+                return None
             piece = lane.pieces.popleft()
             push, whole = self._encode(subscription, lane, piece.names, gate)
             completes = piece.completes if whole else None
@@ -257,7 +256,6 @@ class Session:
                 return push
             if completes is not None:
                 lane.complete = max(lane.complete, completes)
-        return None
 
     def _walk(self, subscription: Subscription, lane: Lane, gate: int) -> None:
         """Queues what the lane may send of what changed since its position."""
