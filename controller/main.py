@@ -97,9 +97,14 @@ class Runtime:
         """What /status shows."""
         engine = self.engine
         connected = [gateway for gateway, gone_at_s in engine.gateways.items() if gone_at_s is None]
-        models = report(engine.records, engine.refused.values(), engine.vault, connected, time.time())
-        problems = [problem.as_json() for problem in self.manifests.problems]
-        return {"addresses": self.addresses, "models": models, "gateways": self.server.status(), "problems": problems}
+        now_s = time.time()
+        return {
+            "now_s": now_s,
+            "addresses": self.addresses,
+            "models": report(engine.records, engine.refused.values(), engine.vault, connected, now_s),
+            "gateways": self.server.status(),
+            "problems": [problem.as_json() for problem in self.manifests.problems],
+        }
 
     def not_ready(self) -> str:
         """What keeps traffic from being served, empty if nothing does."""

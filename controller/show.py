@@ -11,7 +11,8 @@ Json = Mapping[str, Any]
 def show_status(status: Json) -> str:
     """Models, what is not as it should be, gateways, and manifests with problems."""
     models = [model for model in status["models"] if model["state"]]
-    parts = [_table(("MODEL", "STATE", "SHARE", "REASON", "METRICS", "READY", "REMOTES"), map(_model_row, models))]
+    rows = [_model_row(model, status["now_s"]) for model in models]
+    parts = [_table(("MODEL", "STATE", "SHARE", "REASON", "METRICS", "READY", "REMOTES"), rows)]
     parts += [_sentences(models)]
     wrong = [_conditions(model) for model in status["models"]]
     parts += [text for text in wrong if text]
@@ -25,13 +26,13 @@ def show_status(status: Json) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def _model_row(model: Json) -> tuple[str, ...]:
+def _model_row(model: Json, now_s: float) -> tuple[str, ...]:
     share = f"{model['share_ppm'] / 10_000:g} %"
     if model["wanted_ppm"] != model["share_ppm"]:
         share += f" (of {model['wanted_ppm'] / 10_000:g} %)"
     metrics = ", ".join(_metric(metric) for metric in model["metrics"]) or "-"
     ready = "?" if model["local"]["ready_replicas"] is None else str(model["local"]["ready_replicas"])
-    remotes = ", ".join(_remote(remote) for remote in model["remotes"]) or "none"
+    remotes = ", ".join(_remote(remote, now_s) for remote in model["remotes"]) or "none"
     return model["key"], model["state"], share, model["reason"], metrics, ready, remotes
 
 
@@ -40,8 +41,10 @@ def _metric(metric: Json) -> str:
     return f"{metric['name']} {value}/{metric['target']}"
 
 
-def _remote(remote: Json) -> str:
-    return f"{remote['name']} {'ready' if remote['ready'] else 'not ready'}"
+def _remote(remote: Json, now_s: float) -> str:
+    text = f"{remote['name']} {'ready' if remote['ready'] else 'not ready'}"
+    expires_at_s = remote["token_expires_at_s"]
+    return text if expires_at_s is None else f"{text} (token for {expires_at_s - now_s:.0f} s)"
 
 
 def _sentences(models: Sequence[Json]) -> str:

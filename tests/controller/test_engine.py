@@ -255,7 +255,7 @@ def with_oauth(**offloading: Any) -> World:
 
 def deliver(found: World, expires_in_s: float = 600) -> str:
     (name,) = found.clients
-    found.give(TokenIssued(name, "token", found.now + expires_in_s))
+    found.give(TokenIssued(name, "token-value", found.now + expires_in_s))
     found.give(gateway_events.GatewayConnected("envoy", "1.40.0"))
     found.give(gateway_events.SecretsDelivered("envoy", frozenset({name})))
     return name

@@ -12,7 +12,7 @@ import pytest
 from controller.__main__ import address, main
 from controller.show import show_status
 from controller.status import report
-from tests.controller.test_engine import World, with_oauth, world
+from tests.controller.test_engine import World, deliver, with_oauth, world
 from xds import events as gateway_events
 
 GATEWAY = {
@@ -24,7 +24,7 @@ GATEWAY = {
 
 def shown(found: World, **more: Any) -> str:
     models = report(found.engine.records, found.engine.refused.values(), found.engine.vault, ["envoy-1"], found.now)
-    status = {"models": models, "gateways": [GATEWAY], "problems": [], **more}
+    status = {"now_s": found.now, "models": models, "gateways": [GATEWAY], "problems": [], **more}
     return show_status(json.loads(json.dumps(status)))
 
 
@@ -40,6 +40,13 @@ def test_a_share_that_is_held_back_shows_both() -> None:
     assert "0 % (of 50 %)" in text
     assert "No remote can take requests" in text
     assert "RemoteReady=False (NotReady)" in text
+
+
+def test_the_time_that_a_token_has_left_is_shown_and_never_the_token() -> None:
+    found = with_oauth()
+    deliver(found, expires_in_s=90)
+    assert "remote ready (token for 90 s)" in shown(found)
+    assert "token-value" not in shown(found)
 
 
 def test_what_is_as_it_should_be_is_not_repeated() -> None:
