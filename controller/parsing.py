@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError, model_validator
@@ -92,10 +93,7 @@ def unknown_fields(model: BaseModel, raw: object, at: str = "", *, by_name: bool
     """A warning, with a guess what was meant, for each field of `raw` that has no meaning; `model` was read from it."""
     if not isinstance(raw, Mapping):
         return
-    names = {field.alias or name: name for name, field in type(model).model_fields.items()}
-    if by_name:
-        names |= {name: name for name in names.values()}
-    unread = model.unread if isinstance(model, ApiModel) else frozenset()
+    names, unread = _known(type(model), by_name)
     for key, value in raw.items():
         path = f"{at}.{key}" if at else str(key)
         if key in names:
@@ -103,6 +101,15 @@ def unknown_fields(model: BaseModel, raw: object, at: str = "", *, by_name: bool
         elif key not in unread:
             close = get_close_matches(str(key), [*names, *unread], n=1)
             yield Problem(path, "unknown field, ignored" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+@cache
+def _known(model: type[BaseModel], by_name: bool) -> tuple[Mapping[str, str], frozenset[str]]:
+    """Each field as it may be written -> its attribute; and the fields that are known and not needed."""
+    names = {field.alias or name: name for name, field in model.model_fields.items()}
+    if by_name:
+        names |= {name: name for name in names.values()}
+    return names, model.unread if issubclass(model, ApiModel) else frozenset()
 
 
 def _unknown_below(value: object, raw: object, path: str, *, by_name: bool) -> Iterator[Problem]:
@@ -148,11 +155,11 @@ def _reason(detail: ErrorDetails) -> str:
             given = f", not {value!r}" if isinstance(value, str) and len(value) <= 40 else f", not {_described(value)}"
             return f"must be {context['expected']}{given}"
         case "greater_than_equal":
-            return f"must be at least {context['ge']:g}, not {value!r}"
+            return f"must be at least {context['ge']:.10g}, not {value!r}"
         case "less_than_equal":
-            return f"must be at most {context['le']:g}, not {value!r}"
+            return f"must be at most {context['le']:.10g}, not {value!r}"
         case "greater_than":
-            return f"must be above {context['gt']:g}, not {value!r}"
+            return f"must be above {context['gt']:.10g}, not {value!r}"
         case "string_too_short" | "too_short":
             return "must not be empty"
         case "finite_number":
