@@ -239,8 +239,10 @@ WARNING = FileProblem(Source(PurePath("b.yaml"), 2, 9), "Secret", "default/y", "
         ([WARNING], "warning: b.yaml:9: Secret default/y: data: is empty\n0 problems, 1 warning", 0),
         (
             [PROBLEM, WARNING],
-            ("a.yaml:3: Service default/x: spec.ports[0].port: must be lower\n"
-            "warning: b.yaml:9: Secret default/y: data: is empty\n1 problem, 1 warning"),
+            (
+                "a.yaml:3: Service default/x: spec.ports[0].port: must be lower\n"
+                "warning: b.yaml:9: Secret default/y: data: is empty\n1 problem, 1 warning"
+            ),
             1,
         ),
         (
