@@ -88,8 +88,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
         demo.process.wait()
 
 
-def playing(demo: Demo) -> Callable[[], bool]:
-    return lambda: "in flight" in demo.text() or demo.process.poll() is not None
+def wait_until_it_plays(demo: Demo, words: str = "Try in another terminal") -> None:
+    """Until the demo has said `words`, or has ended."""
+    wait_until(lambda: words in demo.text() or demo.process.poll() is not None, demo)
 
 
 def assert_nothing_is_left(demo: Demo) -> None:
@@ -118,7 +119,7 @@ def test_demos_side_by_side_overflow_return_and_leave_a_picture_and_no_process(s
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_ends_the_demo_and_leaves_no_process_behind(start: Start, number: signal.Signals) -> None:
     demo = start()
-    wait_until(playing(demo), demo)
+    wait_until_it_plays(demo, "Activating" if number is signal.SIGINT else "Standby")
     assert len(demo.family()) >= 4, "the demo, its world, the controller and Envoy"
 
     demo.process.send_signal(number)
@@ -140,7 +141,7 @@ def test_a_signal_while_it_starts_leaves_no_process_behind(start: Start) -> None
 
 def test_a_demo_that_is_killed_leaves_no_process_behind(start: Start) -> None:
     demo = start()
-    wait_until(playing(demo), demo)
+    wait_until_it_plays(demo)
 
     demo.process.kill()
     demo.process.wait()
@@ -153,7 +154,7 @@ def test_a_demo_that_is_killed_leaves_no_process_behind(start: Start) -> None:
 )
 def test_a_part_that_dies_ends_the_demo_which_says_so(start: Start, command: str, name: str) -> None:
     demo = start()
-    wait_until(playing(demo), demo)
+    wait_until_it_plays(demo)
 
     os.kill(demo.pid_of(command), signal.SIGKILL)
 
