@@ -50,7 +50,7 @@ def policy_of(model: ModelDeployment) -> offload.Policy:
 
 
 def hosts_of(model: ModelDeployment) -> tuple[str, ...]:
-    """Every Host that callers may use, in lower case: the Service's names, short to fully qualified, and the model's own,
+    """Every Host that callers may use, lower case: the Service's names, short to fully qualified, and the model's own,
     where that can stand in a Host.
     """
     names = [model.spec.model] if _HOST.fullmatch(model.spec.model) else []

@@ -18,7 +18,7 @@ class Queue:
         self.length = length
 
     def behaviour(self, otherwise: Behaviour = echo) -> Behaviour:
-        async def behave(backend: Backend, request: web.Request) -> web.StreamResponse:
+        async def behave(backend: Backend, request: web.BaseRequest) -> web.StreamResponse:
             if request.path != "/metrics":
                 return await otherwise(backend, request)
             backend.seen.pop()
