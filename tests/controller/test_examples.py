@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ def test_one_has_a_limit_and_two_remotes() -> None:
     offloading = model_of("concurrency-limit").spec.offloading_config
     assert offloading.local_limit is not None
     assert len(offloading.remotes) == 2
+
+
+def test_the_paths_in_the_readmes_are_there() -> None:
+    for readme in EXAMPLES.rglob("README.md"):
+        for path in re.findall(r"examples/[\w./-]+", readme.read_text()):
+            assert (EXAMPLES.parent / path).exists(), f"{readme}: {path}"
+
+
+def test_no_example_holds_a_real_secret() -> None:
+    for file in EXAMPLES.rglob("*.yaml"):
+        for value in re.findall(r"(?:clientId|clientSecret|api-key): *(\S+)", file.read_text()):
+            assert value.strip('"') == "REPLACE_ME", file
 
 
 @pytest.mark.integration
