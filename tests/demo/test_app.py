@@ -37,6 +37,13 @@ def test_a_missing_package_is_named_with_what_to_install(
     assert "(flask, trustme): pip install 'spillway[demo]'" in capsys.readouterr().err
 
 
+def test_a_place_where_no_picture_can_be_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run_demo(options("--output", str(tmp_path / "missing" / "x.png"))) == 1
+    assert "there is no directory" in capsys.readouterr().err
+
+
 def test_what_ended_a_run_early_is_said_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
