@@ -38,7 +38,7 @@ def _model_row(model: Json, now_s: float) -> tuple[str, ...]:
 
 def _metric(metric: Json) -> str:
     value = "?" if metric["value"] is None else f"{metric['value']:.4g}"
-    return f"{metric['name']} {value}/{metric['target']}"
+    return f"{metric['name']} {value}/{metric['target']:g}"
 
 
 def _remote(remote: Json, now_s: float) -> str:
