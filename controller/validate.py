@@ -24,7 +24,7 @@ from controller.settings import Settings
 
 def validate(directory: Path, settings: Settings) -> list[FileProblem]:
     """Every problem and warning, in the order of files and lines. Raises ManifestError."""
-    files = ManifestDirectory(directory)
+    files = ManifestDirectory(directory, lines=True)
     files.load()
     return sorted({*files.problems, *check(files.manifests, settings)})
 

@@ -54,11 +54,15 @@ class _File:
 
 
 class ManifestDirectory:
-    """The objects below `path`. `problems`: all that is wrong there now, warnings too."""
+    """The objects below `path`. `problems`: all that is wrong there now, warnings too.
 
-    def __init__(self, path: Path) -> None:
+    `lines`: faultless objects too know the line of each field. That takes several times the memory of the objects.
+    """
+
+    def __init__(self, path: Path, *, lines: bool = False) -> None:
         self.problems: tuple[FileProblem, ...] = ()
         self._path = path
+        self._lines = lines
         self._files: dict[PurePath, _File] = {}
         self._applied: dict[Identity, Object] = {}
         self._refused: dict[Identity, tuple[Problem, ...]] = {}
@@ -134,6 +138,8 @@ class ManifestDirectory:
             seen = {manifest.identity for manifest in found.manifests}
             kept = (manifest for manifest in before if manifest.identity not in seen)
             found = replace(found, manifests=(*found.manifests, *kept))
+        if not self._lines:
+            found = replace(found, manifests=tuple(map(_without_lines, found.manifests)))
         return _File(signature, found)
 
     # What it means
@@ -239,6 +245,10 @@ def _contents(path: Path, name: PurePath) -> Contents:
         return _unknown(name, "the file is not UTF-8 text")
     except OSError as error:
         return _unknown(name, f"the file cannot be read: {error.strerror or error}")
+
+
+def _without_lines(manifest: Manifest) -> Manifest:
+    return manifest if manifest.problems else replace(manifest, node=None)
 
 
 def _unknown(name: PurePath, reason: str) -> Contents:
