@@ -263,7 +263,7 @@ def test_an_object_that_never_was_right_is_removed_too(tmp_path: Path) -> None:
 def test_of_an_object_in_two_files_the_first_counts_and_the_second_is_a_problem(tmp_path: Path) -> None:
     write(tmp_path / "a.yaml", service(port=80))
     write(tmp_path / "b.yaml", service(port=81))
-    directory = ManifestDirectory(tmp_path)
+    directory = ManifestDirectory(tmp_path, lines=True)
     assert ports(directory.load()) == {"default/llama": 80}
     assert "b.yaml:4: Service default/llama: metadata.name: is already at a.yaml:1; that one is used" in words(
         directory
