@@ -20,7 +20,9 @@ traffic comes back first, and the ratio it causes decides. (A metric that has no
 latency quantile, stays silent there, and silence moves nothing: such a metric wants a percentage below 100.)
 
 Proportional keeps the metric at its target: local deserves `1 / carried` of the traffic. It moves only outside
-`TOLERANCE`, by bounded steps, with time between them for the metric to follow, and not while local is blind.
+`TOLERANCE`, by bounded steps, and not while local is blind. A metric that is late still tells of the share before the
+last step, and following it both ways at once swings for ever between too much and nothing; so the share rises every
+`interval_s`, but falls only when it has stood for the buffer: leaving is fast, taking back waits for proof.
 
 Durations are counted between samples, never from a sample to the clock: a streak of one sample has length 0 however
 long nothing else came, and a gap as long as staleness breaks it. Only staleness looks at the clock. Times are seconds
@@ -366,12 +368,13 @@ def _adjust(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decisi
         return replace(last, wanted_ppm=_fixed_ppm(policy, last))
     last = _within_ceiling(policy, last)
     carried = _carried(policy, last, ratio)
-    too_soon = last.stepped_at_s is not None and at_s - last.stepped_at_s < policy.interval_s
     on_target = abs(carried * (PPM - last.share_ppm) / PPM - 1) <= TOLERANCE
-    if too_soon or on_target or _blind(policy, last):
-        return last
     share_ppm = _proportional_ppm(policy, last.wanted_ppm, carried)
-    return last if share_ppm == last.wanted_ppm else replace(last, wanted_ppm=share_ppm, stepped_at_s=at_s)
+    pause_s = policy.interval_s if share_ppm > last.wanted_ppm else max(policy.interval_s, policy.buffer_s)
+    too_soon = last.stepped_at_s is not None and at_s - last.stepped_at_s < pause_s
+    if share_ppm == last.wanted_ppm or on_target or too_soon or _blind(policy, last):
+        return last
+    return replace(last, wanted_ppm=share_ppm, stepped_at_s=at_s)
 
 
 def _fixed_ppm(policy: Policy, last: Decision) -> int:

@@ -152,6 +152,35 @@ def test_proportional_keeps_a_pause_and_a_bound_between_steps() -> None:
     assert machine.percent >= 40
 
 
+def test_proportional_takes_back_only_from_a_share_that_has_stood_for_the_buffer() -> None:
+    machine = linear(Machine(PROPORTIONAL), 3, for_s=60)
+    stands_s = machine.now - (machine.decision.stepped_at_s or 0.0)
+    before = machine.percent
+    machine.now += 1
+    machine.hear(0.7, for_s=58 - stands_s)
+    assert machine.percent == before
+
+    machine.now += 1
+    assert machine.sample(0.7).percent < before
+    after = machine.percent
+    machine.now += 1
+    assert machine.hear(0.7, for_s=58).percent == after
+    machine.now += 1
+    assert machine.hear(1.5).percent > after
+
+
+@pytest.mark.parametrize("late_s", [1, 10, 30, 50])
+def test_proportional_does_not_swing_after_a_metric_that_is_late(late_s: int) -> None:
+    machine = Machine(PROPORTIONAL).hear(2, for_s=late_s)
+    for _ in range(600):
+        machine.now += 1
+        machine.sample(2 * (1 - machine.history[-late_s].share_ppm / PPM))
+    settled = [decision.share_ppm for decision in machine.history[-200:]]
+
+    assert len(set(settled)) == 1
+    assert settled[0] == pytest.approx(PPM // 2, abs=50_000)
+
+
 @pytest.mark.parametrize("ratio", [0.91, 1.0, 1.09])
 def test_proportional_ignores_what_is_within_its_tolerance(ratio: float) -> None:
     machine = linear(Machine(PROPORTIONAL), 2, for_s=60)

@@ -187,10 +187,12 @@ def test_it_can_always_offload_again(policy: Policy, story: list[Event]) -> None
 
 @given(automatic, faults, st.floats(1.2, 30))
 def test_proportional_converges_on_a_plant_that_follows_it(policy: Policy, story: list[Event], load: float) -> None:
-    policy = replace(policy, strategy=Strategy.PROPORTIONAL, ceiling_ppm=PPM, scope=Scope.LOCAL)
+    step_ppm = max(policy.max_step_ppm, PPM // 10)
+    policy = replace(policy, strategy=Strategy.PROPORTIONAL, ceiling_ppm=PPM, scope=Scope.LOCAL, max_step_ppm=step_ppm)
     machine = run(policy, story).local(True).remote(ready=True)
-    steps = PPM / policy.max_step_ppm + 4
-    for _ in range(round(policy.activation_s + steps * policy.interval_s + (2 * BUFFER_GROWTH_MAX) * policy.buffer_s)):
+    step_s = max(policy.interval_s, policy.buffer_s)
+    blind_s = 2 * BUFFER_GROWTH_MAX * policy.buffer_s
+    for _ in range(round(policy.activation_s + (PPM / step_ppm + 4) * step_s + blind_s)):
         before = machine.decision
         machine.now += 1
         machine.sample(load * (PPM - before.share_ppm) / PPM)

@@ -175,7 +175,7 @@ def test_a_percentage_lowered_with_the_sample_that_starts_a_probe_holds() -> Non
 def test_a_probe_goes_with_the_strategy_that_it_was_for() -> None:
     machine = overflowing(ALL).hear(0.0, for_s=60)
     machine.follow(replace(ALL, strategy=Strategy.PROPORTIONAL, max_step_ppm=PPM))
-    machine.now += 10
+    machine.now += 60
 
     assert machine.sample(0.2).percent == 50
 
