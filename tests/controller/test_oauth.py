@@ -33,7 +33,7 @@ def client(token_url: str, **others: Any) -> OAuthClient:
 
 
 def keeper(heard: Heard, pace: Pace = NEVER, **options: Any) -> TokenKeeper:
-    return TokenKeeper(heard.append, pace=pace, jitter=lambda: 0.5, **options)
+    return TokenKeeper(heard.append, pace=pace, jitter=lambda: 0.5, **{"timeout_s": 30.0, **options})
 
 
 def issued(heard: Heard, name: str = "oauth/one") -> list[TokenIssued]:

@@ -70,7 +70,9 @@ def prometheus(exporter: int, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def settings_for(address: str | int | None, **others: object) -> PrometheusSettings:
     address = f"127.0.0.1:{address}" if isinstance(address, int) else address
-    return PrometheusSettings.model_validate({"address": address, "interval_seconds": 0.1, **others})
+    return PrometheusSettings.model_validate(
+        {"address": address, "interval_seconds": 0.1, "timeout_seconds": 30, **others}
+    )
 
 
 def readings(heard: Heard, query: PromQuery) -> list[Reading]:

@@ -56,7 +56,7 @@ def scraper(heard: Heard, **options: float) -> EndpointScraper:
     return EndpointScraper(
         options.pop("interval_s", INTERVAL_S),
         heard.append,
-        timeout_s=options.pop("timeout_s", 10.0),
+        timeout_s=options.pop("timeout_s", 30.0),
         at_once=int(options.pop("at_once", 8)),
         page_bytes=1_000_000,
         jitter=lambda: 0.5,

@@ -52,7 +52,9 @@ def running_prometheus(directory: Path, exporter_port: int, web_config: str = ""
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     deadline_s = time.monotonic() + _START_S
     while time.monotonic() < deadline_s and process.poll() is None:
-        if found := re.search(r'msg="Listening on" address=(127\.0\.0\.1:\d+)', log.read_text()):
+        said = log.read_text()
+        found = re.search(r'msg="Listening on" address=(127\.0\.0\.1:\d+)', said)
+        if found and "Server is ready to receive web requests" in said:
             return found[1]
         time.sleep(0.05)
     raise AssertionError(f"Prometheus did not start:\n{log.read_text()}")
