@@ -92,6 +92,11 @@ class Engine:
                 self._unresolved |= self._limited()
         return self._settle(now)
 
+    def forget_saved(self) -> list[str]:
+        """Drops saved states that no model has taken up: those models exist no more. Returns their keys."""
+        gone, self._saved = sorted(self._saved), {}
+        return gone
+
     def wake_at(self) -> float | None:
         """When to call `advance`, None while time changes nothing."""
         gone = [at + GATEWAY_GRACE_S for at in self.gateways.values() if at is not None]

@@ -123,6 +123,12 @@ class Runtime:
         if self.in_scope(event):
             self.queue.put_nowait(event)
 
+    def forget_the_deleted(self) -> None:
+        """Drops what was saved of models that were deleted meanwhile. One may still stand in a file that is bad now."""
+        if all(problem.warning for problem in self.manifests.problems):
+            gone = self.engine.forget_saved()
+            self.state.save(dict.fromkeys(gone))
+
     # Carrying out effects
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
@@ -218,6 +224,7 @@ async def run(options: RunOptions, settings: Settings) -> None:
         now = time.time()
         # All is known before the first gateway may ask: one that kept its configuration must not lose a part of it.
         runtime.carry_out(runtime.engine.handle_all(in_saved_order(loaded, runtime.state.order), now))
+        runtime.forget_the_deleted()
         with reserved:
             await _run(runtime, stop)
 

@@ -124,7 +124,7 @@ def test_defect_1_a_burst_after_a_calm_offloads_again() -> None:
     for _ in range(3):
         found.read(15, times=7)
         assert (found.state(), found.share()) == (State.OVERFLOWING, PPM // 2)
-        found.read(2, times=140)
+        found.read(2, times=250)
         assert (found.state(), found.share()) == (State.STANDBY, 0)
 
 
@@ -367,7 +367,7 @@ def test_a_gateway_that_reconnects_in_time_changes_nothing() -> None:
 # Restarts, gateways
 
 
-def test_a_restart_in_the_middle_of_an_overflow_moves_no_traffic() -> None:
+def test_defect_20_a_restart_in_the_middle_of_an_overflow_moves_no_traffic() -> None:
     before = with_oauth(behavior={"percentage": 50})
     deliver(before)
     before.read(15, times=7)
@@ -386,6 +386,26 @@ def test_a_saved_state_of_another_version_is_ignored_not_fatal() -> None:
     for junk in ({"decision": {"state": "Dancing"}}, {"decision": 7, "credentials": 3}, {}):
         found = World({KEY: junk}).give(service(), endpoint_slice("10.0.0.1"), model())
         assert found.state() is State.STANDBY
+
+
+def test_defect_15_a_model_deleted_while_the_controller_was_down_starts_afresh_when_it_returns() -> None:
+    before = world(behavior={"percentage": 50}).read(15, times=7)
+    after = before.restarted()
+    assert after.engine.forget_saved() == [KEY]
+    after.give(service(), endpoint_slice("10.0.0.1"), model(behavior={"percentage": 50}))
+    assert (after.state(), after.share()) == (State.STANDBY, 0)
+
+
+def test_defect_22_every_model_shows_its_conditions_percentage_and_metrics() -> None:
+    found = world(behavior={"percentage": 50}).read(15, times=7)
+    shown = report(found.engine.records, [], found.engine.vault, [], found.now)[0]
+    conditions: Any = shown["conditions"]
+    types = ["Accepted", "ResolvedRefs", "Programmed", "MetricsAvailable", "RemoteReady", "Overflowing"]
+    assert [condition["type"] for condition in conditions] == types
+    assert all(condition["reason"] and condition["message"] for condition in conditions)
+    assert (shown["state"], shown["share_ppm"], shown["reason"]) == ("Overflowing", PPM // 2, "ThresholdReached")
+    metrics: Any = shown["metrics"]
+    assert (metrics[0]["value"], metrics[0]["target"], metrics[0]["ratio"]) == (15, 10, 1.5)
 
 
 def test_programmed_follows_the_gateways() -> None:

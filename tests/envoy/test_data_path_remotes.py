@@ -60,7 +60,7 @@ async def test_a_remote_behind_tls_gets_its_host_prefix_headers_and_token(
     assert not [name for name in seen.headers if name.startswith(("x-spillway", "x-envoy"))]
 
 
-async def test_the_clients_credentials_stay_away_from_a_remote_that_has_its_own(
+async def test_defect_8_the_clients_credentials_stay_away_from_a_remote_that_has_its_own(
     gateway: World, here: Backend, there: Backend
 ) -> None:
     credential = ir.Credential("token-2", header="x-token", value_prefix="")

@@ -127,7 +127,7 @@ async def test_stopping_lets_requests_in_flight_finish(tmp_path: Path) -> None:
             assert await stopping == 0
 
 
-async def test_a_restart_in_the_middle_of_an_overflow_moves_no_traffic(tmp_path: Path) -> None:
+async def test_defect_20_a_restart_in_the_middle_of_an_overflow_moves_no_traffic(tmp_path: Path) -> None:
     queue = Queue(20)
     async with http_backend("local", queue.behaviour()) as local, http_backend("remote") as far:
         offloading = model(remoteBackend=remote(far), metrics=[PODS_METRIC])
@@ -159,6 +159,47 @@ async def test_a_controller_that_is_killed_disturbs_nobody_and_the_next_adopts_i
             await stack.until_programmed()
             assert (await stack.model())["state"] == "Overflowing"
             assert {(await stack.ask("llama")).status for _ in range(20)} == {200}
+
+
+async def test_defect_15_a_model_deleted_while_the_controller_was_down_is_gone_when_it_returns(tmp_path: Path) -> None:
+    async with http_backend("local") as local, http_backend("remote") as far:
+        files = {"a.yaml": [service(), endpoint_slice(local)], "model.yaml": [model(remoteBackend=remote(far))]}
+        async with running(tmp_path, files) as stack:
+            await stack.until_programmed()
+            await stack.stop(signal.SIGKILL)
+            (stack.manifests / "model.yaml").unlink()
+            assert (await stack.ask("llama")).status == 200
+            stack.start()
+            await stack.ready()
+
+            async def gone() -> bool:
+                return (await stack.ask("llama")).status == 404
+
+            await eventually(gone)
+            assert "default/llama" not in (tmp_path / "state" / "state.json").read_text()
+
+
+async def test_defect_12_an_edit_changes_only_what_differs(tmp_path: Path) -> None:
+    """A request that is on its way stays, its connection too, and Envoy's clusters are not replaced."""
+    async with http_backend("local", hold) as local, http_backend("remote") as far:
+        files = {"a.yaml": [service(), endpoint_slice(local)], "model.yaml": [model(remoteBackend=remote(far))]}
+        async with running(tmp_path, files) as stack:
+            await stack.until_programmed()
+            request = asyncio.create_task(stack.ask("llama"))
+
+            async def arrived() -> bool:
+                return local.hits == 1
+
+            await eventually(arrived)
+            before = await stack.statistic("cluster_manager.cluster_updated")
+            changed = {"percentage": 100, "mode": "Force"}
+            stack.write("model.yaml", model(remoteBackend=remote(far), behavior=changed))
+            await stack.until(lambda m: m["share_ppm"] == 1_000_000)
+            await stack.until_programmed()
+            assert (await stack.ask("llama")).destination == "remote-0"
+            assert await stack.statistic("cluster_manager.cluster_updated") == before
+            local.gate.set()
+            assert (await request).destination == "local"
 
 
 async def test_two_controllers_on_one_directory_are_one_too_many(tmp_path: Path) -> None:

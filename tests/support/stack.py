@@ -136,6 +136,12 @@ class Stack:
             found: Json = await reply.json()
             return found
 
+    async def statistic(self, name: str) -> int:
+        """A counter or gauge of Envoy's."""
+        url = f"http://{self.addresses['envoy_admin']}/stats?filter=^{name}$"
+        async with aiohttp.ClientSession() as session, session.get(url) as reply:
+            return int((await reply.text()).rpartition(": ")[2])
+
     async def model(self, key: str = "default/llama") -> Json:
         """One model's status; empty if there is none."""
         models: list[Json] = (await self.status())["models"]
