@@ -13,8 +13,8 @@ overloads, offloads and returns for ever. What counts is the ratio local *would*
     carried = ratio                    for one that counts all traffic (Scope.TOTAL)
 
 and only `carried < 1` without a break for the whole buffer ends an overflow. Two cases remain. A metric that is not
-proportional to load (a queue length) can still fool the rule; an overflow that is triggered again within the buffer of
-its return doubles the buffer, up to `BUFFER_GROWTH_MAX` times, so flapping dies out. And with everything remote, local
+proportional to load (a queue length) can still fool the rule; a return that lasts less than `FLAP_BUFFERS` buffers
+doubles the buffer, up to `BUFFER_GROWTH_MAX` times, so flapping dies out. And with everything remote, local
 is *blind*, it gives no signal at all: instead of bringing all of it back to see what happens, `PROBE_PPM` of the
 traffic comes back first, and the ratio it causes decides. (A metric that has no value at all without traffic, like a
 latency quantile, stays silent there, and silence moves nothing: such a metric wants a percentage below 100.)
@@ -38,6 +38,7 @@ PPM = 1_000_000
 PROBE_PPM = 100_000
 TOLERANCE = 0.1
 BUFFER_GROWTH_MAX = 10
+FLAP_BUFFERS = 2
 SHARE_GRAIN_PPM = 1_000
 
 _FULL = "By its metric, local cannot carry all requests."
@@ -295,9 +296,10 @@ def _watch(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decisio
 
 
 def _trigger(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decision:
-    """Standby -> Overflowing. If that comes within the buffer of the last return, returning was wrong: wait longer."""
+    """Standby -> Overflowing. If that comes soon after the last return, returning was wrong: wait longer next time."""
     began_s = at_s if last.streak_from_s is None else last.streak_from_s
-    flapped = last.returned_at_s is not None and began_s - last.returned_at_s <= policy.buffer_s * last.buffer_growth
+    quiet_s = FLAP_BUFFERS * policy.buffer_s * last.buffer_growth
+    flapped = last.returned_at_s is not None and began_s - last.returned_at_s < quiet_s
     fixed = policy.strategy is Strategy.FIXED
     share_ppm = policy.ceiling_ppm if fixed else _proportional_ppm(policy, last.wanted_ppm, carried=ratio)
     return replace(

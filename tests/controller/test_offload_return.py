@@ -85,7 +85,7 @@ def test_burst_calm_burst_offloads_twice() -> None:
     for _ in range(2):
         machine.hear(2, for_s=10)
         machine.now += 1
-        machine.hear(0.05, for_s=200)
+        machine.hear(0.05, for_s=300)
         machine.now += 1
 
     assert machine.states == [State.STANDBY, State.OVERFLOWING, State.STANDBY, State.OVERFLOWING, State.STANDBY]
@@ -216,18 +216,19 @@ def test_a_return_that_did_not_last_doubles_the_buffer_up_to_ten_times() -> None
     assert machine.decision.buffer_growth == BUFFER_GROWTH_MAX
 
 
-def test_a_quiet_time_as_long_as_the_buffer_resets_it() -> None:
+def test_a_quiet_time_twice_as_long_as_the_buffer_resets_it() -> None:
     machine = Machine(HALF)
     assert [cycle(machine, quiet_s=3) for _ in range(2)] == [60, 120]
-    assert cycle(machine, quiet_s=300) == 240
+    assert cycle(machine, quiet_s=500) == 240
 
-    assert [cycle(machine, quiet_s=300) for _ in range(2)] == [60, 60]
+    assert [cycle(machine, quiet_s=500) for _ in range(2)] == [60, 60]
 
 
-def test_a_burst_after_a_quiet_time_is_no_flapping() -> None:
+@pytest.mark.parametrize(("quiet_s", "buffers_s"), [(110, [60, 120, 240]), (130, [60, 60, 60])])
+def test_a_burst_after_a_quiet_time_is_no_flapping(quiet_s: float, buffers_s: list[float]) -> None:
     machine = Machine(HALF)
 
-    assert [cycle(machine, quiet_s=61) for _ in range(4)] == [60, 60, 60, 60]
+    assert [cycle(machine, quiet_s) for _ in range(3)] == buffers_s
 
 
 def test_growth_and_return_survive_a_restart() -> None:
