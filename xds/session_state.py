@@ -1,9 +1,9 @@
 """Pure: a stream of the state-of-the-world variant: DiscoveryRequests in, DiscoveryResponses out.
 
 Each request names everything that the client wants. A response of CLUSTER, LISTENER or SCOPED_ROUTE is the whole state:
-what it leaves out is gone. So a removal that must wait is a resource that is still listed, from its tombstone; and
-since one that must wait cannot be left out, it delays all others of its type. Responses of other types list what
-changed; that something is gone cannot be said in them.
+what it leaves out is gone. So a cluster whose removal must wait is still listed, from its tombstone; and a listener or
+scope that must wait for its clusters cannot be left out, so it delays all others of its type. Responses of other types
+list what changed; that something is gone cannot be said in them.
 """
 
 from __future__ import annotations
@@ -83,9 +83,10 @@ class StateSession(Session):
         return not _lists_all(subscription)
 
     def _state(self, subscription: Subscription) -> Push:
-        """All there is, and what is gone but may still be referred to."""
+        """All there is, and what is gone but may still be referred to. Nothing breaks without a listener or scope."""
         log = subscription.log
-        waiting = [each.resource for each in log.removed_since(subscription.removes.position)]
+        gone = () if subscription.type_url in REFERRING else log.removed_since(subscription.removes.position)
+        waiting = [each.resource for each in gone]
         listed = [each for each in (*log.resources(), *waiting) if self._lists(subscription, each)]
         version = log.version + ("+" if waiting else "")
         return self._encoder.state(subscription.type_url, listed, version)

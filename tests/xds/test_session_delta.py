@@ -431,3 +431,17 @@ def test_what_goes_while_it_waits_in_a_piece_is_not_sent(monkeypatch: pytest.Mon
     world.has(gone=[B.key])
     client.acks(CLUSTER)
     assert client.settles() == [{"CDS": ["-b"]}]
+
+
+def test_what_follows_waits_for_the_innocent_of_a_refused_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_delta, "PIECE_BYTES", 1)
+    world = World()
+    client = DeltaClient(world)
+    client.says(CLUSTER)
+    client.says(ROUTE, "r")
+    client.settles()
+    world.has(A, B, word(ROUTE, "r", 1, A.key))
+    assert client.hears() == {"CDS": ["a=1"]}
+    client.nacks(CLUSTER)
+    client.session.resend(CLUSTER, ["a"])
+    assert client.settles() == [{"CDS": ["b=1"]}, {"CDS": ["a=1"]}, {"RDS": ["r=1"]}]
