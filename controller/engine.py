@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from controller import events, offload
 from controller.api import ModelDeployment, RemoteBackend
 from controller.claims import Claims
 from controller.credentials import Need, Vault, certificate_authority, need_of, secret_keys
 from controller.events import Effect, Event, Kind
+from controller.health import HealthPolicy, RemoteHealth
 from controller.inventory import Inventory, Reference
 from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
 from controller.objects import Resolved, ready_endpoints
@@ -28,6 +29,7 @@ from controller.record import Gauge, Record, Target, new_record, saved_credentia
 from controller.routing import RemoteState, hosts_of, policy_of, remote_of, route
 from xds import events as gateway_events
 from xds import ir
+from xds.translate import backend_cluster_name
 
 GATEWAY_GRACE_S = 60.0
 """A gateway that went away still holds its part of each limit for this long: it may only have lost its stream."""
@@ -40,6 +42,7 @@ class Config:
     source: Source
     default_remote: RemoteBackend | None = None
     workspace: str | None = None
+    health: HealthPolicy = field(default_factory=HealthPolicy)
 
 
 class Engine:
@@ -53,6 +56,7 @@ class Engine:
         self.records: dict[str, Record] = {}
         self.refused: dict[tuple[Kind, str], events.Refused] = {}
         self.vault = Vault(saved_credentials(saved))
+        self.health = RemoteHealth(config.health)
         self.gateways: dict[str, float | None] = {}
         """Each known gateway, and when its last stream ended (None: it is connected)."""
         self._config = config
@@ -163,9 +167,10 @@ class Engine:
                     record.rejection = f"{gateway}: {message}"
                     self._announce(record.key, "ProxyRejected", record.rejection, warning=True)
             case gateway_events.SecretsDelivered(secrets=secrets):
-                for name in secrets:
-                    if self.vault.delivered(name):
-                        self._undecided |= self.vault.users(name)
+                for name in filter(self.vault.delivered, secrets):
+                    self._undecided |= self.vault.users(name)
+            case gateway_events.LoadReported(backends=backends):
+                self._undecided |= self.health.hear(backends, now)
             case gateway_events.GatewayRefused():
                 pass  # it carries nothing of ours, so nothing changes for any model
 
@@ -196,7 +201,7 @@ class Engine:
         """Takes a model out of everything it takes part in."""
         key = record.key
         self._unresolved |= self._hosts.claim(key, ())
-        self._use(key, ())
+        self._use(key, (), ())
         self._watch(record, ())
         self._inventory.follow(key, ())
         if record.route is not None:
@@ -295,11 +300,13 @@ class Engine:
             credential = need.credential if need else None
             target = remote_of(remote, spec, self._config.workspace or namespace, credential, ca_pem)
             state = RemoteState(remote, target, ready=not missing, reason=missing)
-            targets.append(Target(state, credential.secret if credential else None))
+            cluster = backend_cluster_name(target.backend)
+            targets.append(Target(state, credential.secret if credential else None, cluster))
         record.targets = tuple(targets)
-        self._use(spec.key, needs)
+        self._use(spec.key, needs, [target.cluster for target in targets])
 
-    def _use(self, key: str, needs: Iterable[Need]) -> None:
+    def _use(self, key: str, needs: Iterable[Need], clusters: Iterable[str]) -> None:
+        self.health.use(key, clusters)
         effects, secrets = self.vault.use(key, needs)
         self._effects += effects
         self._secrets |= secrets
@@ -343,7 +350,10 @@ class Engine:
     def _decide(self, record: Record, now: float) -> None:
         if record.conflict or record.local is None:
             return
-        record.remotes = tuple(self._remote_state(target, now) for target in record.targets)
+        known, record.remotes = record.remotes, tuple(self._remote_state(target, now) for target in record.targets)
+        for remote in record.remotes:
+            if remote.rests and not any(each.rests and each.target == remote.target for each in known):
+                self._announce(record.key, "RemoteUnhealthy", f"{remote.spec.name}: {remote.reason}.", warning=True)
         last, seen = record.decision, record.observe(now)
         record.decision = offload.step(record.policy, last, seen, now)
         wanted = route(record.spec, record.decision, record.hosts, record.local, record.remotes)
@@ -356,14 +366,18 @@ class Engine:
         credentials = [target.credential for target in record.targets if target.credential]
         self._save(record, credentials)
         deadlines = [offload.stale_at_s(record.policy, seen)] if record.policy.watched else []
+        deadlines += [self.health.rests_until_s(target.cluster) for target in record.targets]
         deadlines += [at for name in credentials if (at := self.vault.expires_at_s(name)) is not None]
         self._arm(record, min((at for at in deadlines if at > now), default=None))
 
     def _remote_state(self, target: Target, now: float) -> RemoteState:
-        if not target.remote.ready or target.credential is None:
+        if not target.remote.ready:
             return target.remote
-        obstacle = self.vault.obstacle(target.credential, now)
-        return replace(target.remote, ready=not obstacle, reason=obstacle) if obstacle else target.remote
+        if target.credential and (obstacle := self.vault.obstacle(target.credential, now)):
+            return replace(target.remote, ready=False, reason=obstacle)
+        if obstacle := self.health.obstacle(target.cluster, now):
+            return replace(target.remote, ready=False, rests=True, reason=obstacle)
+        return target.remote
 
     def _save(self, record: Record, credentials: Iterable[str]) -> None:
         held = {name: self.vault.expires_at_s(name) for name in credentials if self.vault.is_delivered(name)}

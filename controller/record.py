@@ -58,12 +58,13 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A remote of a model as far as its manifests go. `credential`: the name of the secret it needs. `missing`: what is
-    not there.
+    """A remote of a model as far as its manifests go. `credential`: the name of the secret it needs. `cluster`: what
+    gateways call it.
     """
 
     remote: RemoteState
-    credential: str | None = None
+    credential: str | None
+    cluster: str
 
 
 @dataclass(slots=True)
@@ -95,7 +96,9 @@ class Record:
         return self.spec.key
 
     def observe(self, now: float) -> offload.Observation:
-        """What the decision may know. The highest ratio that is not stale counts, with the time of its own sample."""
+        """What the decision may know. The highest ratio that is not stale counts, with the time of its own sample. A
+        remote that rests can take traffic only when local cannot.
+        """
         fresh = [g for g in self.gauges if g.ratio is not None and now < g.at_s + self.policy.stale_s]
         known = fresh or [g for g in self.gauges if g.ratio is not None]
         top = max(known, key=lambda gauge: (gauge.ratio or 0.0, gauge.at_s), default=None)
@@ -103,7 +106,7 @@ class Record:
             ratio=top.ratio if top else None,
             ratio_at_s=top.at_s if top else self.watching_since_s,
             local_ready=None if self.replicas is None else self.replicas > 0,
-            remote_ready=any(remote.ready for remote in self.remotes),
+            remote_ready=any(remote.ready or (remote.rests and self.replicas == 0) for remote in self.remotes),
         )
 
 

@@ -4,6 +4,10 @@ The share is divided over the *preferred* remotes: the ready ones of the lowest 
 destination a request starts at, the others follow as its fallbacks: the ready remotes by priority and weight, local
 last. A mode that moves nothing (Off, DryRun, a disabled model) has no fallbacks either: then nothing leaves, whatever
 happens.
+
+A remote that *rests*, since all requests to it have failed, is not ready, but it comes behind everything else: a
+request that nobody took would fail for sure, and here it may still be served. In Failover, with no remote ready, the
+resting ones get the traffic for the same reason.
 """
 
 from __future__ import annotations
@@ -23,12 +27,15 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 
 @dataclass(frozen=True, slots=True)
 class RemoteState:
-    """A remote of a model, resolved. `ready`: it may be given traffic; if not, `reason` says why."""
+    """A remote of a model, resolved. `ready`: it may be given traffic; if not, `reason` says why. `rests`: it could be
+    given some, but it has only failed lately.
+    """
 
     spec: RemoteBackend
     target: ir.Remote
     ready: bool
     reason: str = ""
+    rests: bool = False
 
 
 def policy_of(model: ModelDeployment) -> offload.Policy:
@@ -90,14 +97,16 @@ def route(
     local: ir.Local,
     remotes: Sequence[RemoteState],
 ) -> ir.Route:
-    """The route of a model under a decision. Remotes that are not ready keep their slot and get nothing."""
+    """The route of a model under a decision. Remotes that are not ready keep their slot and get no share."""
     offloading = model.spec.offloading_config
     moves = policy_of(model).mode not in (offload.Mode.OFF, offload.Mode.DRY_RUN)
-    ready = [index for index, remote in enumerate(remotes) if remote.ready] if moves else []
-    weights = _weights(decision, ready, remotes)
-    order = [ir.remote_slot(index) for index in sorted(ready, key=lambda i: _rank(remotes[i].spec, i))]
-    if decision.state is not offload.State.FAILOVER:
-        order.append(ir.LOCAL)
+    ranked = sorted(range(len(remotes)), key=lambda i: _rank(remotes[i].spec, i)) if moves else []
+    ready = [index for index in ranked if remotes[index].ready]
+    resting = [index for index in ranked if remotes[index].rests]
+    failover = decision.state is offload.State.FAILOVER
+    weights = _weights(decision, sorted(ready or (resting if failover else [])), remotes)
+    local_slot = [] if failover else [ir.LOCAL]
+    order = [*map(ir.remote_slot, ready), *local_slot, *map(ir.remote_slot, resting)]
     attempts = offloading.retry.attempts
     return ir.Route(
         name=model.key,

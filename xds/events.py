@@ -64,4 +64,25 @@ class Rejected:
     message: str
 
 
-GatewayEvent = GatewayConnected | GatewayRefused | GatewayDisconnected | Programmed | SecretsDelivered | Rejected
+@dataclass(frozen=True, slots=True)
+class BackendLoad:
+    """Requests that a remote, one cluster of the gateway's, answered or failed to answer since the last report.
+    `controller.health` lists which is which.
+    """
+
+    cluster: str
+    succeeded: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReported:
+    """What this gateway carried since its last report: the remotes at which requests finished."""
+
+    gateway: str
+    backends: tuple[BackendLoad, ...]
+
+
+GatewayEvent = (
+    GatewayConnected | GatewayRefused | GatewayDisconnected | Programmed | SecretsDelivered | Rejected | LoadReported
+)

@@ -26,6 +26,7 @@ from xds.events import (
     GatewayDisconnected,
     GatewayEvent,
     GatewayRefused,
+    LoadReported,
     Programmed,
     Rejected,
     SecretsDelivered,
@@ -188,6 +189,10 @@ class Publisher:
             self._rejected(gateway, session, report)
         else:
             self._accepted(gateway, report.resources)
+
+    def hear_load(self, report: LoadReported) -> None:
+        """Takes what a gateway carried; it changes nothing here."""
+        self._on_event(report)
 
     def _accepted(self, gateway: str, resources: Iterable[Resource]) -> None:
         peer = self._peers[gateway]

@@ -10,7 +10,7 @@ The port is plain on loopback and on a unix socket, and nowhere else; with `Serv
 from __future__ import annotations
 
 import asyncio
-import logging
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+from xds.load_service import LoadService
 from xds.node import Introduction, introduce
 from xds.publisher import Publisher
 from xds.session import ProtocolError, Session
@@ -71,8 +72,6 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),  # gateways ping too; by default that is abuse
     ("grpc.http2.max_ping_strikes", 0),
 )
-
-log = logging.getLogger("spillway.xds")
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -138,7 +137,8 @@ class Server:
         Raises ListenError.
         """
         server = grpc.aio.server(options=OPTIONS)
-        server.add_generic_rpc_handlers(tuple(self._services()))
+        reports = LoadService(self._publisher, self._max_streams)
+        server.add_generic_rpc_handlers((*self._services(), reports.handler()))
         port = _bind(server, address, tls)
         await server.start()
         self._server = server
@@ -286,10 +286,15 @@ def _is_private(address: str) -> bool:
 
 
 def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Raises OSError for a file that cannot be read."""
-    key, certificate, authority = (
-        Path(file).read_bytes() for file in (tls.key_file, tls.cert_file, tls.client_ca_file)
-    )
+    """Raises OSError for a file that cannot be read, ListenError for one that holds something else."""
+    files = (tls.key_file, tls.cert_file, tls.client_ca_file)
+    key, certificate, authority = (Path(file).read_bytes() for file in files)
+    try:  # gRPC would refuse them too, but not say why
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+        context.load_verify_locations(tls.client_ca_file)
+    except ssl.SSLError as error:
+        raise ListenError(f"no usable certificate and key in {', '.join(map(str, files))}: {error}") from error
     return grpc.ssl_server_credentials([(key, certificate)], root_certificates=authority, require_client_auth=True)
 
 

@@ -45,6 +45,8 @@ PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 CLIENT_CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key")
 """Headers with what a client proves itself by. They do not go to a remote that has a credential of its own."""
 
+BACKEND_PREFIX = "remote/"
+
 LOCAL_IDLE_TIMEOUT_S = 4
 """Below the 5 s after which common model servers (uvicorn, Node) close an idle connection: to write on one that is just
 being closed is a failed attempt, which would send a request elsewhere for nothing."""
@@ -77,7 +79,7 @@ def local_cluster_name(route: str) -> str:
 @lru_cache(maxsize=4096)
 def backend_cluster_name(backend: ir.Backend) -> str:
     """Equal backends have one name, and a name means one content for ever."""
-    return f"remote/{backend.address}:{backend.port}/{xxhash.xxh3_64_hexdigest(repr(backend).encode())[:8]}"
+    return f"{BACKEND_PREFIX}{backend.address}:{backend.port}/{xxhash.xxh3_64_hexdigest(repr(backend).encode())[:8]}"
 
 
 def gate(slot: str) -> Cluster:

@@ -1,0 +1,73 @@
+"""Shell: the load reporting service (LRS), beside discovery on the xDS port. `xds.loads` says what is asked and heard.
+
+A gateway reports every second, also when it has nothing to say; so if there are other remotes by now, it is asked
+again when its next report comes. A stream that breaks is opened again by its gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from protos.envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest
+from xds import loads
+from xds.node import introduce
+from xds.publisher import Publisher
+from xds.snapshot import CLUSTER
+
+SERVICE, METHOD = "envoy.service.load_stats.v3.LoadReportingService", "StreamLoadStats"
+
+FIRST_REPORT_S = 30.0
+"""How long a new stream may take to say who it is."""
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class LoadService:
+    """What the gateways of a publisher carry, asked of at most `max_streams` at a time."""
+
+    def __init__(self, publisher: Publisher, max_streams: int) -> None:
+        self._publisher = publisher
+        self._max_streams = max_streams
+        self._streams = 0
+
+    def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
+        method = grpc.stream_stream_rpc_method_handler(self._serve)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+
+    async def _serve(self, reports: AsyncIterator[bytes], context: Context) -> None:
+        self._streams += 1
+        try:
+            if self._streams > self._max_streams:
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {self._max_streams} streams are taken")
+            async with asyncio.timeout(FIRST_REPORT_S):
+                first = await anext(reports, None)
+            if first is None:
+                return
+            who = introduce(LoadStatsRequest.FromString(first).node)
+            if who.objection:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, who.objection)
+            await self._listen(who.gateway, reports, context)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the report cannot be decoded")
+        except TimeoutError:
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no report in {FIRST_REPORT_S:g} s")
+        finally:
+            self._streams -= 1
+
+    async def _listen(self, gateway: str, reports: AsyncIterator[bytes], context: Context) -> None:
+        clusters = self._publisher.snapshot.logs[CLUSTER]
+        version, asked = clusters.version, loads.wanted(self._publisher.snapshot)
+        await context.write(loads.ask(asked).SerializeToString())
+        async for report in reports:
+            if reported := loads.read(gateway, LoadStatsRequest.FromString(report)):
+                self._publisher.hear_load(reported)
+            if clusters.version != version:
+                version, known = clusters.version, asked
+                asked = loads.wanted(self._publisher.snapshot)
+                if asked != known:
+                    await context.write(loads.ask(asked).SerializeToString())
