@@ -10,7 +10,7 @@ from xds import catalog, ir, snapshot
 from xds.publisher import Publisher
 from xds.response import Encoder, Push
 from xds.snapshot import CLUSTER, ROUTE, Entry, Resource
-from xds.translate import Gateway
+from xds.translate import Gateway, route_resources
 
 RESOURCES = 10_000
 STREAMS = 1_000
@@ -111,7 +111,7 @@ def test_a_changed_share_touches_one_route_among_many(monkeypatch: pytest.Monkey
     routes = {f"default/m{number}": model(f"m{number}", 1) for number in range(500)}
     publisher.publish(ir.Update(routes))
     looked_at: list[Resource] = []
-    translate = catalog.route_resources
+    translate = route_resources
 
     def counting(route: ir.Route) -> tuple[Resource, ...]:
         looked_at.extend(made := translate(route))

@@ -87,7 +87,7 @@ class ModelClient:
                 self.send(type_url, now_s, subscribe=wanted - asked, unsubscribe=asked - wanted)
 
     def send(self, type_url: str, now_s: float, nonce: str = "", refuse: str = "", **delta: Any) -> None:
-        error = {"error_detail": {"message": refuse}} if refuse else {}
+        error: Any = {"error_detail": {"message": refuse}} if refuse else {}
         if self.state_of_the_world:
             raw = DiscoveryRequest(
                 type_url=type_url,

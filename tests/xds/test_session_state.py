@@ -1,4 +1,4 @@
-"""Conversations in the state-of-the-world variant of the protocol. Responses read as the contents of their resources."""
+"""Conversations in the state-of-the-world variant of the protocol. Responses read as the contents they list."""
 
 import pytest
 

@@ -1,6 +1,7 @@
 """The store: what it keeps, what it refuses, and that it is asked for no more than what changed."""
 
 import pytest
+from google.protobuf.any_pb2 import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,13 +66,8 @@ def test_joined_bytes_are_the_message_that_protobuf_would_have_written(
     )
 
 
-def _any(body: bytes) -> object:
-    return discovery.DiscoveryResponse.FromString(b"\x12" + _length(body) + body).resources[0]
-
-
-def _length(body: bytes) -> bytes:
-    size = len(body)
-    return bytes([size]) if size < 128 else bytes([size & 0x7F | 0x80, size >> 7])
+def _any(body: bytes) -> Any:
+    return Any.FromString(body)
 
 
 def test_a_response_is_made_once_while_somebody_waits_for_its_answer() -> None:
