@@ -157,6 +157,8 @@ class Engine:
                 self.gateways[gateway] = None
             case gateway_events.GatewayDisconnected(gateway=gateway):
                 self.gateways[gateway] = now
+                for record in self.records.values():
+                    record.programmed.discard(gateway)  # it may come back with nothing
             case gateway_events.Programmed(gateway=gateway, routes=routes):
                 for record in self._records(routes):
                     record.programmed.add(gateway)

@@ -415,6 +415,9 @@ def test_programmed_follows_the_gateways() -> None:
     assert found.condition("Programmed")[1] == "Pending"
     found.give(gateway_events.Programmed("envoy", frozenset({KEY})))
     assert found.condition("Programmed")[0] == "True"
+    found.give(gateway_events.GatewayDisconnected("envoy"), gateway_events.GatewayConnected("envoy", "1.40.0"))
+    assert found.condition("Programmed")[1] == "Pending"
+    found.give(gateway_events.Programmed("envoy", frozenset({KEY})))
     found.give(gateway_events.Rejected("envoy", "type", frozenset({"choose/x"}), frozenset({KEY}), "bad regex"))
     assert found.condition("Programmed") == ("False", "ProxyRejected", "envoy: bad regex")
 
