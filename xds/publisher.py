@@ -196,7 +196,7 @@ class Publisher:
 
     def _accepted(self, gateway: str, resources: Iterable[Resource]) -> None:
         peer = self._peers[gateway]
-        keys = {each.key for each in resources if each.key in peer.pending and self.snapshot.get(each.key) == each}
+        keys = {each.key for each in resources if self.snapshot.get(each.key) is each} & peer.pending
         peer.pending -= keys
         if secrets := frozenset(name for type_url, name in keys if type_url == SECRET):
             self._on_event(SecretsDelivered(gateway, secrets))

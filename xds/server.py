@@ -29,7 +29,7 @@ from xds.node import Introduction, introduce
 from xds.publisher import Publisher
 from xds.session import ProtocolError, Session
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET
-from xds.subscription import Nack, Subscription
+from xds.subscription import Ack, Nack, Subscription
 
 MAX_STREAMS = 20_000
 MAX_REQUEST_BYTES = 16 << 20
@@ -228,21 +228,23 @@ class Server:
         waited_s = stream.session.receive(request, _now_s())
         if waited_s is not None:
             self._telemetry.ack_seconds.observe(waited_s)
-        self._hear(stream)
+        for report in stream.session.reports():
+            self._hear(stream, report)
         stream.wake.set()
 
-    def _hear(self, stream: _Stream) -> None:
-        for report in stream.session.reports():
-            if isinstance(report, Nack):
-                self._telemetry.nacks.labels(SHORT[report.type_url]).inc()
-            self._publisher.hear(stream.who.gateway, stream.session, report)
+    def _hear(self, stream: _Stream, report: Ack | Nack) -> None:
+        if isinstance(report, Nack):
+            self._telemetry.nacks.labels(SHORT[report.type_url]).inc()
+        self._publisher.hear(stream.who.gateway, stream.session, report)
 
     async def _write(self, stream: _Stream, context: Context) -> None:
         """Sends what the session offers, one response at a time, until the stream ends."""
         while True:
             stream.wake.clear()
             pushes = stream.session.offer(_now_s())
-            self._hear(stream)
+            for report in stream.session.reports():
+                self._hear(stream, report)
+                await asyncio.sleep(0)  # who comes back with everything has much to report; others have their turn
             while pushes:
                 push = pushes.pop(0)
                 self._telemetry.pushes.labels(SHORT[push.type_url]).inc()

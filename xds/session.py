@@ -29,8 +29,8 @@ of a resource takes the place of an earlier: a slow client skips what it was too
 A piece is kept as names and takes the latest content when it is sent.
 
 **Answers.** An ACK and a NACK both end a push. The position has moved when it was sent, so what was refused is not sent
-again; whoever hears of it (the publisher) changes the snapshot, or calls `resend` for the innocent. A client that does
-not answer holds others back no longer than `HOLD_S`.
+again; whoever hears of it (the publisher) changes the snapshot, or calls `resend` for the innocent. An answer that is
+overdue by `HOLD_S` holds nothing back any more, except removals: what stays too long does no harm.
 
 **Endpoints follow their cluster.** A changed EDS cluster warms until endpoints come, and a delta Envoy does not ask for
 them again. So with each cluster its endpoints are owed again. A new cluster's endpoints Envoy asks for before it
@@ -67,6 +67,9 @@ HOLD_S = 5.0
 
 OPENING_S = 1.0
 """How long after a stream's last first request for a type its removals wait."""
+
+SLICE = 500
+"""Resources that are reported together when a client comes back with them."""
 
 REFERRED = (RUNTIME, CLUSTER, ENDPOINTS, SECRET)
 REFERRING = (LISTENER, SCOPED_ROUTE, ROUTE)
@@ -117,19 +120,20 @@ class Session:
     def offer(self, now_s: float) -> list[Push]:
         """What is to be sent now; it counts as sent. Work in proportion to what changed since the last time."""
         pushes = []
-        gate = self._snapshot.sequence
+        complete = reached = self._snapshot.sequence
         for stage in STAGES:
-            reached = gate
-            for type_url, removing in stage:
-                subscription = self.subscriptions.get(type_url)
-                if subscription is None:
+            lanes = [
+                (subscription, subscription.removes if removing else subscription.makes)
+                for type_url, removing in stage
+                if (subscription := self.subscriptions.get(type_url))
+            ]
+            for subscription, lane in lanes:
+                if lane.removing and now_s < self._opening_until_s:
                     continue
-                lane = subscription.removes if removing else subscription.makes
-                if not removing or now_s >= self._opening_until_s:
-                    push = self._advance(subscription, lane, gate, now_s)
-                    pushes += [push] if push else []
-                reached = min(reached, self._reached(subscription, lane, now_s))
-            gate = reached
+                if push := self._advance(subscription, lane, complete if lane.removing else reached, now_s):
+                    pushes.append(push)
+            complete = min((complete, *(lane.complete for _, lane in lanes)))
+            reached = min((reached, *(self._reached(each, lane, now_s) for each, lane in lanes)))
         return pushes
 
     def wake_at(self, now_s: float) -> float | None:
@@ -314,9 +318,13 @@ class Session:
                 same.append(entry.resource)
             elif entry or known is None:
                 rest.append(name)
-        if same:
-            self._reports.append(Ack(tuple(same)))
+        self._confirm(same)
         return rest
+
+    def _confirm(self, resources: Sequence[Resource]) -> None:
+        """Reports what the client had before, in slices: there may be thousands, and other streams wait meanwhile."""
+        slices = (resources[start : start + SLICE] for start in range(0, len(resources), SLICE))
+        self._reports.extend(Ack(tuple(each)) for each in slices)
 
     def _owe_endpoints(self, clusters: Iterable[str]) -> None:
         """Endpoints follow their cluster, also on a reconnect before the client has asked for them."""
@@ -331,7 +339,7 @@ class Session:
                 endpoints.owed[name] = None
 
     def _reached(self, subscription: Subscription, lane: Lane, now_s: float) -> int:
-        """What the lane lets later stages go through; everything once an answer is overdue."""
+        """What the lane lets the next stage make; everything once an answer is overdue."""
         flight = subscription.flight
         overdue = flight is not None and now_s >= flight.sent_at_s + HOLD_S
         return self._snapshot.sequence if overdue else lane.complete

@@ -14,7 +14,7 @@ from protos.envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from xds.response import Push
 from xds.session import REFERRING, WILDCARD_TYPES, Session
 from xds.snapshot import Resource
-from xds.subscription import Ack, Lane, Subscription
+from xds.subscription import Lane, Subscription
 
 
 class StateSession(Session):
@@ -49,11 +49,12 @@ class StateSession(Session):
 
     def _take_over(self, subscription: Subscription, version: str) -> None:
         """Nothing is sent to a client that reconnects with the whole state as it is."""
+        self._warming.clear()  # a client of this variant asks for endpoints again by itself
         if subscription.wildcard and _lists_all(subscription) and version == subscription.log.version:
             subscription.answer_due = False
             subscription.owed.clear()
             subscription.makes.position = self._snapshot.sequence
-            self._reports.append(Ack(tuple(subscription.log.resources())))
+            self._confirm(tuple(subscription.log.resources()))
 
     def _walk(self, subscription: Subscription, lane: Lane, gate: int) -> None:
         held_back = subscription.type_url in REFERRING and any(subscription.log.changed_since(gate))

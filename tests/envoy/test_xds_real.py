@@ -175,6 +175,29 @@ async def test_a_live_envoy_gets_nothing_that_it_has_from_a_restarted_controller
             await process.__aexit__(None, None, None)
 
 
+async def test_an_envoy_that_wants_the_state_of_the_world_gets_it(tmp_path: Path) -> None:
+    async with http_backend("here") as here, serving() as plane:
+        kept, gone = model("kept", at(here)), model("gone", at(here))
+        plane.publish(kept, gone)
+        configuration = bootstrap(plane.port).replace("DELTA_GRPC", "GRPC")
+        async with running(tmp_path, configuration) as envoy:
+            await envoy.live()
+            await plane.programmed(kept, gone)
+            await served(envoy, "gone")
+            changed = replace(kept, local=replace(kept.local, initial_limit=7, limit=7))
+            plane.publish(changed)
+            await plane.programmed(changed)
+            async with asyncio.timeout(10):
+                while await envoy.statistic("cluster_manager.warming_clusters") != 0:
+                    await asyncio.sleep(0.01)
+            plane.remove(gone)
+            async with asyncio.timeout(20):
+                while "local/default/gone" in await envoy.ask("/clusters") or (await ask(envoy, "gone"))[0] != 404:
+                    await asyncio.sleep(0.01)
+            assert await ask(envoy, "kept") == (200, "local")
+            assert plane.metrics.nacks.by_label == {}
+
+
 async def test_an_envoy_that_goes_and_comes_is_told_of(tmp_path: Path) -> None:
     async with serving() as plane:
         async with gateway(plane, tmp_path):

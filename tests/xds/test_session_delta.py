@@ -332,6 +332,19 @@ def test_a_client_that_does_not_answer_holds_back_what_follows_for_so_long_only(
     assert client.hears() == {"RDS": ["r=2"]}
 
 
+def test_removals_wait_for_an_overdue_answer_however_long_it_takes() -> None:
+    world, client = serving_a_route()
+    world.has(B, word(ROUTE, "r", 2, B.key), gone=[A.key])
+    client.hears()
+    client.waits(HOLD_S)
+    assert client.hears() == {"RDS": ["r=2"]}
+    client.acks(CLUSTER)
+    client.waits(100 * HOLD_S)
+    assert client.hears() == {}
+    client.acks(ROUTE)
+    assert client.hears() == {"CDS": ["-a"]}
+
+
 def test_a_route_asked_for_while_its_cluster_is_on_its_way_waits_too() -> None:
     world = World(A)
     client = DeltaClient(world)
