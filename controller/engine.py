@@ -27,6 +27,7 @@ from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
 from controller.objects import Resolved, ready_endpoints
 from controller.record import Gauge, Record, Target, new_record, saved_credentials, to_save
 from controller.routing import RemoteState, hosts_of, policy_of, remote_of, route
+from controller.watches import Watches
 from xds import events as gateway_events
 from xds import ir
 from xds.translate import backend_cluster_name
@@ -64,8 +65,7 @@ class Engine:
         self._inventory = Inventory()
         self._identities: Claims[tuple[str, str]] = Claims()
         self._hosts: Claims[str] = Claims()
-        self._watchers: dict[Query, set[str]] = {}
-        self._watched: dict[Query, tuple[ir.Endpoint, ...]] = {}
+        self._watches = Watches()
         self._unresolved: set[str] = set()
         self._undecided: set[str] = set()
         self._routes: dict[str, ir.Route | None] = {}
@@ -133,7 +133,7 @@ class Engine:
     def _take_answer(self, event: events.Observed | events.TokenIssued | events.TokenFailed, now: float) -> None:
         match event:
             case events.Observed(query=query, reading=reading):
-                for key in self._watchers.get(query, ()):
+                for key in self._watches.models(query):
                     record = self.records[key]
                     for gauge in record.gauges:
                         if gauge.query == query:
@@ -157,8 +157,7 @@ class Engine:
                 self.gateways[gateway] = None
             case gateway_events.GatewayDisconnected(gateway=gateway):
                 self.gateways[gateway] = now
-                for record in self.records.values():
-                    record.programmed.discard(gateway)  # it may come back with nothing
+                self._unprogram(gateway)
             case gateway_events.Programmed(gateway=gateway, routes=routes):
                 for record in self._records(routes):
                     record.programmed.add(gateway)
@@ -175,6 +174,11 @@ class Engine:
                 self._undecided |= self.health.hear(backends, now)
             case gateway_events.GatewayRefused():
                 pass  # it carries nothing of ours, so nothing changes for any model
+
+    def _unprogram(self, gateway: str) -> None:
+        """It may come back with nothing, so it has to show again what it has."""
+        for record in self.records.values():
+            record.programmed.discard(gateway)
 
     def _records(self, keys: Iterable[str]) -> list[Record]:
         return [self.records[key] for key in sorted(keys) if key in self.records]
@@ -204,7 +208,7 @@ class Engine:
         key = record.key
         self._unresolved |= self._hosts.claim(key, ())
         self._use(key, (), ())
-        self._watch(record, ())
+        self._effects += self._watches.use(key, {})
         self._inventory.follow(key, ())
         if record.route is not None:
             record.route = None
@@ -327,25 +331,15 @@ class Engine:
         if gauges and not record.gauges:
             record.watching_since_s = now
         record.gauges = tuple(gauges)
-        self._watch(record, [gauge.query for gauge in gauges if gauge.query is not None])
+        queries = {gauge.query: self._targets(gauge.query) for gauge in gauges if gauge.query is not None}
+        self._effects += self._watches.use(record.key, queries)
 
-    def _watch(self, record: Record, queries: Iterable[Query]) -> None:
-        wanted = frozenset(queries)
-        for query in record.queries - wanted:
-            self._watchers[query].discard(record.key)
-            if not self._watchers[query]:
-                del self._watchers[query], self._watched[query]
-                self._effects.append(events.Unwatch(query))
-        for query in wanted:
-            self._watchers.setdefault(query, set()).add(record.key)
-            targets: tuple[ir.Endpoint, ...] = ()
-            if isinstance(query, ScrapeQuery):
-                resolved = self._endpoints(query.service, query.port, set())
-                targets = resolved.endpoints if isinstance(resolved, Resolved) else ()
-            if self._watched.get(query) != targets:
-                self._watched[query] = targets
-                self._effects.append(events.Watch(query, targets))
-        record.queries = wanted
+    def _targets(self, query: Query) -> tuple[ir.Endpoint, ...]:
+        """The endpoints to ask; none if the query goes elsewhere."""
+        if not isinstance(query, ScrapeQuery):
+            return ()
+        resolved = self._endpoints(query.service, query.port, set())
+        return resolved.endpoints if isinstance(resolved, Resolved) else ()
 
     # Deciding
 

@@ -84,7 +84,6 @@ class Record:
     targets: tuple[Target, ...] = ()
     remotes: tuple[RemoteState, ...] = ()
     gauges: tuple[Gauge, ...] = ()
-    queries: frozenset[Query] = frozenset()
     route: ir.Route | None = None
     programmed: set[str] = field(default_factory=set)
     rejection: str = ""
