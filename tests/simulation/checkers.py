@@ -27,6 +27,7 @@ def problems(world: World) -> Iterator[str]:
     yield from _work_unaccounted(world)
     yield from _unhealthy_side_used(world)
     yield from _traffic_moved_by_silence(world)
+    yield from _traffic_moved_by_a_restart(world)
 
 
 def _work_unaccounted(world: World) -> Iterator[str]:
@@ -63,6 +64,14 @@ def _traffic_moved_by_silence(world: World) -> Iterator[str]:
             continue
         if len({moment.share for moment in during}) > 1:
             yield f"the share moved between {silence.at_s} and {silence.until_s}, when no metric was heard"
+
+
+def _traffic_moved_by_a_restart(world: World) -> Iterator[str]:
+    """What the controller wants is the same before and after, unless it learns at its start of what just happened."""
+    edges = {t for o in world.scenario.outages if o.fault is not Fault.RESTART for t in (o.at_s, o.until_s)}
+    for t, before, after in world.restarts:
+        if before != after and edges.isdisjoint(range(t - GRACE_S, t + 1)):
+            yield f"the restart at {t} moved traffic"
 
 
 def shifts(moments: Sequence[Moment]) -> list[int]:

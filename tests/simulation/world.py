@@ -131,6 +131,8 @@ class World:
         self.scenario = scenario
         self.t = 0
         self.timeline: list[Moment] = []
+        self.restarts: list[tuple[int, tuple[ir.Chain, ...], tuple[ir.Chain, ...]]] = []
+        """When, and what was wanted of the gateway before and after."""
         self.offered = 0.0
         self.local = Local(limited=scenario.limited)
         self.gateway = Gateway()
@@ -185,6 +187,15 @@ class World:
             offloading["localLimit"] = {"maxConcurrentRequestsPerReplica": 8}
         return model(**offloading)
 
+    def _restart(self) -> None:
+        """From the saved state. What the controller was about to hear is lost; what it published is not."""
+        self._carry_out(self.engine.advance(self.now))
+        before = self.engine.records[KEY].route
+        self._agenda = sorted(due for due in self._agenda if isinstance(due[2], ir.Update))
+        self._start()
+        after = self.engine.records[KEY].route
+        self.restarts.append((self.t, before.chains if before else (), after.chains if after else ()))
+
     def _start(self) -> Engine:
         self.engine = Engine(Config(Source.PROMETHEUS), self._saved)
         things = (self._model, service(), self._slice(), secret(client_secret="s3cret"))
@@ -235,8 +246,7 @@ class World:
                 continue
             match outage.fault:
                 case Fault.RESTART:
-                    self._agenda = sorted(due for due in self._agenda if isinstance(due[2], ir.Update))
-                    self._start()
+                    self._restart()
                 case Fault.RECONNECT if self.t == outage.at_s:
                     self._later(gateway_events.GatewayDisconnected("envoy"))
                 case Fault.RECONNECT:
