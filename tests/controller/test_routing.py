@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ HALF = Decision(State.OVERFLOWING, share_ppm=PPM // 2)
 STANDBY = Decision(State.STANDBY)
 FAILOVER = Decision(State.FAILOVER, share_ppm=PPM)
 LOCAL = ir.Local((ir.Endpoint("10.0.0.1", 8000),))
+
+
+def resting(decision: Decision, *rests: bool, **offloading: Any) -> list[tuple[str, int, tuple[str, ...]]]:
+    """The chains when these remotes rest and the others are ready."""
+    spec = model(**offloading)
+    remotes = [replace(r, ready=not rest, rests=rest) for r, rest in zip(remotes_of(spec), rests, strict=True)]
+    return chains(route(spec, decision, hosts_of(spec), LOCAL, remotes))
 
 
 def remotes_of(spec: Any, *ready: bool) -> list[RemoteState]:
@@ -95,6 +103,27 @@ def test_failover_leaves_local_out() -> None:
         ("remote-0", 750_000, ("remote-1",)),
         ("remote-1", 250_000, ("remote-0",)),
     ]
+
+
+def test_a_remote_that_rests_comes_behind_everything_else() -> None:
+    assert resting(STANDBY, True) == [("local", PPM, ("remote-0",))]
+    assert resting(HALF, True) == [("local", PPM, ("remote-0",))]
+    assert resting(HALF, True, False, remoteBackends=TWO) == [
+        ("local", 500_000, ("remote-1", "remote-0")),
+        ("remote-1", 500_000, ("local", "remote-0")),
+    ]
+
+
+def test_in_failover_resting_remotes_share_the_traffic_only_when_no_other_is_ready() -> None:
+    assert resting(FAILOVER, True, False, remoteBackends=TWO) == [("remote-1", PPM, ("remote-0",))]
+    assert resting(FAILOVER, True, True, remoteBackends=TWO) == [
+        ("remote-0", 750_000, ("remote-1",)),
+        ("remote-1", 250_000, ("remote-0",)),
+    ]
+
+
+def test_a_mode_that_moves_nothing_has_no_last_resort_either() -> None:
+    assert resting(STANDBY, True, behavior={"mode": "Off"}) == [("local", PPM, ())]
 
 
 @pytest.mark.parametrize("mode", ["Off", "DryRun"])

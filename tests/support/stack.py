@@ -59,6 +59,7 @@ class Stack:
     directory: Path
     arguments: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    module: str = "controller"
     process: subprocess.Popen[bytes] | None = None
     addresses: dict[str, str] = field(default_factory=dict)
 
@@ -89,7 +90,7 @@ class Stack:
         addresses = {
             name: self.addresses.get(name, "127.0.0.1:0") for name in ("listen", "xds", "admin", "envoy_admin")
         }
-        command = [sys.executable, "-m", "controller", "run", str(self.manifests)]
+        command = [sys.executable, "-m", self.module, "run", str(self.manifests)]
         command += ["--state-dir", str(self.directory / "state"), "--ready-file", str(ready)]
         command += ["--access-log", str(self.directory / "access.log"), "--log-format", "json", "--drain-seconds", "2"]
         for name, address in addresses.items():
@@ -180,10 +181,13 @@ async def running(
     files: Mapping[str, Sequence[Json]],
     config: Json | None = None,
     arguments: Sequence[str] = (),
+    module: str = "controller",
 ) -> AsyncIterator[Stack]:
-    """Starts `spillway run` on these files and waits until it serves. Nothing is left when the block ends."""
+    """Starts `spillway run` on these files and waits until it serves. Nothing is left when the block ends. `module`:
+    what has the command.
+    """
     envoy_path()
-    stack = Stack(directory, list(arguments))
+    stack = Stack(directory, list(arguments), module=module)
     stack.manifests.mkdir(parents=True)
     for name, objects in files.items():
         stack.write(name, *objects)
