@@ -14,10 +14,11 @@ overloads, offloads and returns for ever. What counts is the ratio local *would*
 
 and only `carried < 1` without a break for the whole buffer ends an overflow. Two cases remain. A metric that is not
 proportional to load (a queue length) can still fool the rule; a return that lasts less than `FLAP_BUFFERS` buffers
-doubles the buffer, up to `BUFFER_GROWTH_MAX` times, so flapping dies out. And with everything remote, local
-is *blind*, it gives no signal at all: instead of bringing all of it back to see what happens, `PROBE_PPM` of the
-traffic comes back first, and the ratio it causes decides. (A metric that has no value at all without traffic, like a
-latency quantile, stays silent there, and silence moves nothing: such a metric wants a percentage below 100.)
+doubles the buffer, up to `BUFFER_GROWTH_MAX` times, so flapping dies out (if the buffer outlasts the delay with which
+the metric follows the load: a window of 60 s wants a buffer of 60 s). And with everything remote, local is *blind*, it
+gives no signal at all: instead of bringing all of it back to see what happens, `PROBE_PPM` of the traffic comes back
+first, and the ratio it causes decides. (A metric that has no value at all without traffic, like a latency quantile,
+stays silent there, and silence moves nothing: such a metric wants a percentage below 100.)
 
 Proportional keeps the metric at its target: local deserves `1 / carried` of the traffic. It moves only outside
 `TOLERANCE`, by bounded steps, and not while local is blind. A metric that is late still tells of the share before the

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from controller.diagram import MOVES, STAYS
@@ -185,6 +185,7 @@ def test_it_can_always_offload_again(policy: Policy, story: list[Event]) -> None
         assert (machine.state, machine.decision.share_ppm) == (State.STANDBY, 0)
 
 
+@settings(max_examples=40)
 @given(automatic, faults, st.floats(1.2, 30))
 def test_proportional_converges_on_a_plant_that_follows_it(policy: Policy, story: list[Event], load: float) -> None:
     step_ppm = max(policy.max_step_ppm, PPM // 10)

@@ -17,6 +17,7 @@ HOUR_S = 3600
 BUFFER_S = 60
 CLEAN = Signal()
 PROMETHEUS = Signal(every_s=5, window_s=15, lag_s=5, noise=0.05, lost=0.1)
+SCRAPED = Signal(every_s=15, window_s=60, lag_s=5, noise=0.02, lost=0.05)
 SLOTS = Signal(Kind.RUNNING, target=0.9, noise=0.03)
 QUEUE = Signal(Kind.QUEUE, target=2.0)
 HALF: Behavior = (("percentage", 50),)
@@ -35,7 +36,8 @@ def run(level: float, signal: Signal, behavior: Behavior, length_s: int = HOUR_S
 
 @pytest.mark.parametrize("behavior", [HALF, ALL, PROPORTIONAL], ids=["half", "all", "proportional"])
 @pytest.mark.parametrize(
-    ("level", "signal"), [(0.5, SLOTS), (0.8, PROMETHEUS), (1.25, CLEAN), (1.25, SLOTS), (2.0, PROMETHEUS)]
+    ("level", "signal"),
+    [(0.5, SLOTS), (0.8, PROMETHEUS), (0.9, SCRAPED), (1.15, SCRAPED), (1.25, CLEAN), (1.25, SLOTS), (2.0, PROMETHEUS)],
 )
 def test_at_a_steady_load_the_state_changes_once_at_most(level: float, signal: Signal, behavior: Behavior) -> None:
     world = run(level, signal, behavior)
@@ -71,6 +73,13 @@ def test_proportional_does_not_swing_after_a_late_and_noisy_metric(seed: int) ->
     assert moves(settled) <= len(settled) / BUFFER_S * 2
     assert all(abs(moment.share - 0.5) <= 0.15 for moment in settled)
     assert max(moment.queue for moment in world.timeline) < 30
+
+
+@pytest.mark.parametrize("behavior", [HALF, ALL], ids=["half", "all"])
+def test_a_queue_that_builds_slower_than_the_buffer_does_not_flap_for_ever(behavior: Behavior) -> None:
+    world = run(1.05, Signal(Kind.QUEUE, target=5.0, every_s=5), behavior, 2 * HOUR_S)
+
+    assert len(shifts(world.timeline[-HOUR_S:])) <= 2 * HOUR_S / (BUFFER_GROWTH_MAX * BUFFER_S)
 
 
 @pytest.mark.parametrize("behavior", [HALF, ALL], ids=["half", "all"])
