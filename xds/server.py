@@ -117,6 +117,7 @@ class _Stream:
     who: Introduction
     session: Session
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: bool = False
 
 
 class Server:
@@ -217,12 +218,15 @@ class Server:
             self._receive(stream, first)
             async for request in requests:
                 self._receive(stream, request)
+        except asyncio.CancelledError:
+            writer.cancel()  # the stream is no more
+            raise
         finally:
-            writer.cancel()
-            with suppress(asyncio.CancelledError):
-                await writer
+            stream.ended = True
+            stream.wake.set()
             self._open.discard(stream)
             self._publisher.close(who.gateway, session)
+            await asyncio.wait([writer])  # gRPC takes no status while a response is still leaving
 
     def _receive(self, stream: _Stream, request: bytes) -> None:
         waited_s = stream.session.receive(request, _now_s())
@@ -239,20 +243,24 @@ class Server:
 
     async def _write(self, stream: _Stream, context: Context) -> None:
         """Sends what the session offers, one response at a time, until the stream ends."""
-        while True:
+        while not stream.ended:
             stream.wake.clear()
             pushes = stream.session.offer(_now_s())
             for report in stream.session.reports():
                 self._hear(stream, report)
                 await asyncio.sleep(0)  # who comes back with everything has much to report; others have their turn
-            while pushes:
+                if stream.ended:
+                    return
+            while pushes and not stream.ended:
                 push = pushes.pop(0)
                 self._telemetry.pushes.labels(SHORT[push.type_url]).inc()
-                await context.write(push.data)
+                try:
+                    await context.write(push.data)
+                except grpc.aio.BaseError:
+                    return  # the stream broke; its handler hears of it too
                 del push  # it may be large, and this waits long
-            wake_at_s = stream.session.wake_at(_now_s())
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(wake_at_s):
+                async with asyncio.timeout_at(stream.session.wake_at(_now_s())):
                     await stream.wake.wait()
 
     def _wake_all(self) -> None:
