@@ -16,6 +16,9 @@ from controller.events import DropToken, Effect, KeepToken, OAuthClient
 from controller.objects import Secret
 from xds import ir
 
+EXPIRY_MARGIN_S = 1.0
+"""A remote loses its share this long before its token expires, so that no request leaves with an expired one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -196,12 +199,18 @@ class Vault:
         held = self._held.get(name)
         return held.expires_at_s if held else None
 
+    def usable_until_s(self, name: str) -> float | None:
+        """Until when a remote may be used with the value at hand; None: for ever, or there is no value."""
+        expires_at_s = self.expires_at_s(name)
+        return None if expires_at_s is None else expires_at_s - EXPIRY_MARGIN_S
+
     def obstacle(self, name: str, now: float) -> str:
         """Why a remote with this credential may not be used now; empty if it may."""
         held = self._held[name]
-        if held.expires_at_s is not None and now >= held.expires_at_s:
+        until_s = self.usable_until_s(name)
+        if until_s is not None and now >= until_s:
             return (
-                f"its token has expired and no new one could be had: {held.failure or 'still waiting for the issuer'}"
+                f"its token expires or has expired, and no new one could be had: {held.failure or 'still waiting for the issuer'}"
             )
         if held.delivered:
             return ""

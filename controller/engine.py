@@ -363,7 +363,7 @@ class Engine:
         self._save(record, credentials)
         deadlines = [offload.stale_at_s(record.policy, seen)] if record.policy.watched else []
         deadlines += [self.health.rests_until_s(target.cluster) for target in record.targets]
-        deadlines += [at for name in credentials if (at := self.vault.expires_at_s(name)) is not None]
+        deadlines += [at for name in credentials if (at := self.vault.usable_until_s(name)) is not None]
         self._arm(record, min((at for at in deadlines if at > now), default=None))
 
     def _remote_state(self, target: Target, now: float) -> RemoteState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.credentials import Need, Vault, need_of
+from controller.credentials import EXPIRY_MARGIN_S, Need, Vault, need_of
 from controller.events import DropToken, KeepToken, OAuthClient
 from controller.objects import Secret
 from tests.controller.manifests import OAUTH, model, secret
@@ -110,5 +110,5 @@ def test_a_credential_that_a_gateway_held_before_a_restart_is_good_until_it_expi
     name = need(OAUTH).credential.secret
     vault = Vault({name: 100.0})
     vault.use("one", [need(OAUTH)])
-    assert vault.obstacle(name, now=99.0) == ""
-    assert "expired" in vault.obstacle(name, now=100.0)
+    assert vault.obstacle(name, now=100.0 - EXPIRY_MARGIN_S - 0.1) == ""
+    assert "expired" in vault.obstacle(name, now=100.0 - EXPIRY_MARGIN_S)
