@@ -209,9 +209,8 @@ class Vault:
         held = self._held[name]
         until_s = self.usable_until_s(name)
         if until_s is not None and now >= until_s:
-            return (
-                f"its token expires or has expired, and no new one could be had: {held.failure or 'still waiting for the issuer'}"
-            )
+            failure = held.failure or "still waiting for the issuer"
+            return f"its token expires or has expired, and no new one could be had: {failure}"
         if held.delivered:
             return ""
         if held.value is None:
