@@ -260,8 +260,10 @@ class World:
     def _sample(self) -> None:
         reading: Reading
         ratio = self._meter.sample()
-        if self.suffers(Fault.METRIC_SILENT) or ratio is None:
-            reading = Unknown("Silent", "no answer")
+        if self.suffers(Fault.METRIC_SILENT):
+            return
+        if ratio is None:
+            reading = Unknown("Lost", "no answer")
         elif self.suffers(Fault.METRIC_NAN):
             reading = number(float("nan"))
         else:
