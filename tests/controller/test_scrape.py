@@ -70,7 +70,7 @@ def readings(heard: Heard, asked: ScrapeQuery) -> list[Reading]:
 async def ask(asked: ScrapeQuery, *targets: Endpoint, **options: float) -> Reading:
     """The first answer."""
     heard = Heard()
-    source = scraper(heard, **options)
+    source = scraper(heard, interval_s=3600, **options)
     source.watch(asked, targets)
     async with running(source.run()):
         await heard.until(lambda _: readings(heard, asked))
@@ -313,5 +313,5 @@ async def test_many_endpoints_are_asked_a_bounded_number_at_a_time() -> None:
     async with contextlib.AsyncExitStack() as stack:
         ports = [await stack.enter_async_context(http_server(answer)) for _ in range(12)]
         targets = [Endpoint("127.0.0.1", port) for port in ports]
-        assert await ask(query(fold=Fold.SUM), *targets, at_once=3, interval_s=3600) == Value(12)
+        assert await ask(query(fold=Fold.SUM), *targets, at_once=3) == Value(12)
     assert most <= 3

@@ -44,11 +44,15 @@ async def http_server(
     """An HTTP server on a free port, which it gives."""
     runner = web.ServerRunner(web.Server(handler), shutdown_timeout=0.1)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    await site.start()
     try:
         yield runner.addresses[0][1]
     finally:
+        await site.stop()
+        await _turns()
         await runner.cleanup()
+        await _turns()
 
 
 @contextlib.asynccontextmanager
@@ -65,17 +69,27 @@ async def tcp_server(
         try:
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await talk(reader, writer)
+                writer.close()
+                await writer.wait_closed()
         finally:
-            writer.close()
+            writer.transport.abort()
 
     server = await asyncio.start_server(converse, "127.0.0.1", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        server.close()
+        await _turns()
         for task in conversations:
             task.cancel()
         await asyncio.gather(*conversations, return_exceptions=True)
-        server.close()
+        await _turns()
+
+
+async def _turns() -> None:
+    """Lets the loop go round often enough for connections that were just accepted to open, or aborted ones to close."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 @contextlib.contextmanager
