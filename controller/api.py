@@ -198,6 +198,11 @@ class ModelDeployment(_Resource):
     api_version_expected = MODEL_API_VERSION
     spec: ModelSpec
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """(environment, model), which one ModelDeployment may have at a time."""
+        return self.spec.environment, self.spec.model
+
 
 class PolicyLocation(ApiModel):
     type: Literal["location", "country", "continent"]

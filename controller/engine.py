@@ -21,19 +21,17 @@ from controller.api import ModelDeployment, RemoteBackend
 from controller.claims import Claims
 from controller.credentials import Need, Vault, certificate_authority, need_of, secret_keys
 from controller.events import Effect, Event, Kind
+from controller.gateways import Gateways
 from controller.health import HealthPolicy, RemoteHealth
 from controller.inventory import Inventory, Reference
 from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
 from controller.objects import Resolved, ready_endpoints
-from controller.record import Gauge, Record, Target, new_record, saved_credentials, to_save
+from controller.record import Gauge, Record, Target, new_record, saved_credentials, saved_gateways, to_save
 from controller.routing import RemoteState, hosts_of, policy_of, remote_of, route
 from controller.watches import Watches
 from xds import events as gateway_events
 from xds import ir
 from xds.translate import backend_cluster_name
-
-GATEWAY_GRACE_S = 60.0
-"""A gateway that went away still holds its part of each limit for this long: it may only have lost its stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +56,8 @@ class Engine:
         self.refused: dict[tuple[Kind, str], events.Refused] = {}
         self.vault = Vault(saved_credentials(saved))
         self.health = RemoteHealth(config.health)
-        self.gateways: dict[str, float | None] = {}
-        """Each known gateway, and when its last stream ended (None: it is connected)."""
+        self.gateways = Gateways(saved_gateways(saved))
+        self._divided_by = self.gateways.count
         self._config = config
         self._saved = dict(saved)
         self._inventory = Inventory()
@@ -90,10 +88,7 @@ class Engine:
             if record := self.records.get(key):
                 record.timer_at_s = None
                 self._undecided.add(key)
-        for gateway, gone_at_s in list(self.gateways.items()):
-            if gone_at_s is not None and now >= gone_at_s + GATEWAY_GRACE_S:
-                del self.gateways[gateway]
-                self._unresolved |= self._limited()
+        self.gateways.expire(now)
         return self._settle(now)
 
     def forget_saved(self) -> list[str]:
@@ -103,8 +98,8 @@ class Engine:
 
     def wake_at(self) -> float | None:
         """When to call `advance`, None while time changes nothing."""
-        gone = [at + GATEWAY_GRACE_S for at in self.gateways.values() if at is not None]
-        return min([*gone, *(at for at, _ in self._timers[:1])], default=None)
+        times = [self.gateways.wake_at(), *(at for at, _ in self._timers[:1])]
+        return min((at for at in times if at is not None), default=None)
 
     # What an event touches
 
@@ -151,22 +146,20 @@ class Engine:
 
     def _take_gateway_event(self, event: gateway_events.GatewayEvent, now: float) -> None:
         match event:
-            case gateway_events.GatewayConnected(gateway=gateway):
-                if gateway not in self.gateways:
-                    self._unresolved |= self._limited()
-                self.gateways[gateway] = None
+            case gateway_events.GatewayConnected(gateway=gateway, version=version):
+                self.gateways.join(gateway, version, now)
             case gateway_events.GatewayDisconnected(gateway=gateway):
-                self.gateways[gateway] = now
-                self._unprogram(gateway)
+                self.gateways.leave(gateway, now)
+                for record in self.records.values():
+                    record.forget_gateway(gateway)
             case gateway_events.Programmed(gateway=gateway, routes=routes):
                 for record in self._records(routes):
-                    record.programmed.add(gateway)
-                    record.rejection = ""
-            case gateway_events.Rejected(gateway=gateway, routes=routes, message=message):
+                    record.accepted_by(gateway)
+            case gateway_events.Rejected(routes=routes):
                 for record in self._records(routes):
-                    record.programmed.discard(gateway)
-                    record.rejection = f"{gateway}: {message}"
-                    self._announce(record.key, "ProxyRejected", record.rejection, warning=True)
+                    words = record.rejected_by(event)
+                    self._announce(record.key, "ProxyRejected", words, warning=True)
+                    self._unresolved.add(record.key)
             case gateway_events.SecretsDelivered(secrets=secrets):
                 for name in filter(self.vault.delivered, secrets):
                     self._undecided |= self.vault.users(name)
@@ -175,24 +168,18 @@ class Engine:
             case gateway_events.GatewayRefused():
                 pass  # it carries nothing of ours, so nothing changes for any model
 
-    def _unprogram(self, gateway: str) -> None:
-        """It may come back with nothing, so it has to show again what it has."""
-        for record in self.records.values():
-            record.programmed.discard(gateway)
-
     def _records(self, keys: Iterable[str]) -> list[Record]:
         return [self.records[key] for key in sorted(keys) if key in self.records]
-
-    def _limited(self) -> set[str]:
-        return {key for key, record in self.records.items() if record.spec.spec.offloading_config.local_limit}
 
     def _apply_model(self, spec: ModelDeployment, now: float) -> None:
         self.refused.pop((Kind.MODEL_DEPLOYMENT, spec.key), None)
         record = self.records.get(spec.key)
         if record is None:
             record = self.records[spec.key] = new_record(spec, self._saved.pop(spec.key, None), now)
-        record.spec, record.policy = spec, policy_of(spec)
-        self._unresolved |= self._identities.claim(spec.key, [(spec.spec.environment, spec.spec.model)])
+        record.wanted = spec
+        # What a model serves stays its own until it may be what it is to become.
+        held = [] if record.route is None else [record.spec.identity]
+        self._unresolved |= self._identities.claim(spec.key, [*held, spec.identity])
         self._unresolved.add(spec.key)
 
     def _remove_model(self, key: str) -> None:
@@ -217,6 +204,9 @@ class Engine:
     # Settling
 
     def _settle(self, now: float) -> tuple[Effect, ...]:
+        if self.gateways.count != self._divided_by:
+            self._divided_by = self.gateways.count
+            self._unresolved |= {key for key, record in self.records.items() if record.is_limited}
         while self._unresolved:
             pending, self._unresolved = self._unresolved, set()
             for record in self._records(pending):
@@ -233,24 +223,35 @@ class Engine:
 
     def _resolve(self, record: Record, now: float) -> None:
         """What the manifests of a model come to: hosts, endpoints, remotes, metrics."""
-        spec = record.spec
-        identity = (spec.spec.environment, spec.spec.model)
-        holder = self._identities.holder(identity)
-        if holder != spec.key:
-            conflict = f"{holder} already serves model {identity[1]!r} in environment {identity[0]!r}"
-            if record.conflict != conflict:
-                self._announce(spec.key, "Conflict", conflict + ".", warning=True)
-            record.conflict = conflict
-            self._withdraw(record)
+        if not self._may_become_what_it_wants(record) and record.route is None:
             return
-        record.conflict = ""
+        spec = record.spec
         follows: set[Reference] = set()
         self._resolve_local(record, follows)
         self._unresolved |= self._hosts.claim(spec.key, hosts_of(spec)) - {spec.key}
         record.hosts = tuple(sorted(self._hosts.held(spec.key)))
+        record.lost_hosts = {
+            host: self._hosts.holder(host) or "" for host in hosts_of(spec) if host not in record.hosts
+        }
         self._resolve_remotes(record, follows)
         self._resolve_metrics(record, follows, now)
         self._inventory.follow(spec.key, follows)
+
+    def _may_become_what_it_wants(self, record: Record) -> bool:
+        """Puts the newest manifest in force, unless another model serves what it names: then what it was goes on."""
+        wanted = record.wanted
+        environment, name = wanted.identity
+        holder = self._identities.holder(wanted.identity)
+        if holder != record.key:
+            conflict = f"{holder} already serves model {name!r} in environment {environment!r}"
+            if record.conflict != conflict:
+                self._announce(record.key, "Conflict", conflict + ".", warning=True)
+            record.conflict = conflict
+            return False
+        record.conflict = ""
+        record.spec, record.policy = wanted, policy_of(wanted)
+        self._unresolved |= self._identities.claim(record.key, [wanted.identity])
+        return True
 
     def _resolve_local(self, record: Record, follows: set[Reference]) -> None:
         """The ready endpoints, and this gateway's part of their limit. What cannot be resolved leaves what was
@@ -285,7 +286,7 @@ class Engine:
             return ir.UNLIMITED
         if not record.replicas:
             return record.local.limit if record.local else configured.max_concurrent_requests_per_replica
-        return max(1, configured.max_concurrent_requests_per_replica * record.replicas // max(1, len(self.gateways)))
+        return max(1, configured.max_concurrent_requests_per_replica * record.replicas // self.gateways.count)
 
     def _resolve_remotes(self, record: Record, follows: set[Reference]) -> None:
         spec = record.spec
@@ -307,8 +308,11 @@ class Engine:
             target = remote_of(remote, spec, self._config.workspace or namespace, credential, ca_pem)
             state = RemoteState(remote, target, ready=not missing, reason=missing)
             cluster = backend_cluster_name(target.backend)
+            if words := record.refused_remotes.get(cluster):
+                state = replace(state, ready=False, refused=True, reason=f"refused by {words}")
             targets.append(Target(state, credential.secret if credential else None, cluster))
         record.targets = tuple(targets)
+        record.refused_remotes = {t.cluster: w for t in targets if (w := record.refused_remotes.get(t.cluster))}
         self._use(spec.key, needs, [target.cluster for target in targets])
 
     def _use(self, key: str, needs: Iterable[Need], clusters: Iterable[str]) -> None:
@@ -344,8 +348,8 @@ class Engine:
     # Deciding
 
     def _decide(self, record: Record, now: float) -> None:
-        if record.conflict or record.local is None:
-            return
+        if record.local is None:
+            return  # it waits for another model to let go
         known, record.remotes = record.remotes, tuple(self._remote_state(target, now) for target in record.targets)
         for remote in record.remotes:
             if remote.rests and not any(each.rests and each.target == remote.target for each in known):
@@ -377,7 +381,7 @@ class Engine:
 
     def _save(self, record: Record, credentials: Iterable[str]) -> None:
         held = {name: self.vault.expires_at_s(name) for name in credentials if self.vault.is_delivered(name)}
-        saved = to_save(record, held)
+        saved = to_save(record, held, self.gateways.count)
         if saved != record.saved:
             record.saved = saved
             self._effects.append(events.Save({record.key: saved}))

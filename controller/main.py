@@ -96,21 +96,18 @@ class Runtime:
     def status(self) -> dict[str, object]:
         """What /status shows."""
         engine = self.engine
-        connected = [gateway for gateway, gone_at_s in engine.gateways.items() if gone_at_s is None]
         now_s = time.time()
         return {
             "now_s": now_s,
             "addresses": self.addresses,
-            "models": report(engine.records, engine.refused.values(), engine.vault, connected, now_s),
+            "models": report(engine.records, engine.refused.values(), engine.vault, engine.gateways.connected, now_s),
             "gateways": self.server.status(),
             "problems": [problem.as_json() for problem in self.manifests.problems],
         }
 
     def not_ready(self) -> str:
         """What keeps traffic from being served, empty if nothing does."""
-        if not any(gone_at_s is None for gone_at_s in self.engine.gateways.values()):
-            return "no gateway is connected"
-        return ""
+        return "" if self.engine.gateways.connected else "no gateway is connected"
 
     def in_scope(self, event: Event) -> bool:
         """Whether an event concerns this controller: models of other namespaces than the configured ones do not."""

@@ -7,14 +7,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from pydantic import TypeAdapter, ValidationError
+
 from controller import offload
 from controller.api import MetricSpec, ModelDeployment
 from controller.metrics import Query, Reading, Unknown, Value, ratio, target_of
 from controller.routing import RemoteState, policy_of
 from xds import ir
+from xds.events import Rejected
 
 FORGOTTEN = frozenset({"heard_s", "streak_from_s", "share_ppm", "restraint"})
 """What a restart may lose of a decision: it is made anew from the first sample."""
+
+WORDS_MAX = 400
+"""Characters of a gateway's own words that are kept: they may repeat a whole resource."""
+
+_DECISION = TypeAdapter(offload.Decision)
 
 
 @dataclass(slots=True)
@@ -69,9 +77,12 @@ class Target:
 
 @dataclass(slots=True)
 class Record:
-    """One model. `route` is what was last published, `routed` what it was made from besides the manifests."""
+    """One model. `spec` is in force; `wanted` is the newest good manifest, which waits while another model serves what
+    it names. `route` is what was last published. `lost_hosts`: names that another model has, and which one.
+    """
 
     spec: ModelDeployment
+    wanted: ModelDeployment
     policy: offload.Policy
     decision: offload.Decision
     watching_since_s: float
@@ -81,18 +92,45 @@ class Record:
     local: ir.Local | None = None
     replicas: int | None = None
     hosts: tuple[str, ...] = ()
+    lost_hosts: Mapping[str, str] = field(default_factory=dict)
     targets: tuple[Target, ...] = ()
     remotes: tuple[RemoteState, ...] = ()
     gauges: tuple[Gauge, ...] = ()
     route: ir.Route | None = None
     programmed: set[str] = field(default_factory=set)
-    rejection: str = ""
+    rejections: dict[str, str] = field(default_factory=dict)
+    """By gateway, in its own words."""
+    refused_remotes: dict[str, str] = field(default_factory=dict)
+    """Clusters of remotes that a gateway refused, with its words. They are left out, so that all else keeps moving."""
     timer_at_s: float | None = None
     saved: Mapping[str, object] | None = None
 
     @property
     def key(self) -> str:
         return self.spec.key
+
+    @property
+    def is_limited(self) -> bool:
+        return self.spec.spec.offloading_config.local_limit is not None
+
+    def accepted_by(self, gateway: str) -> None:
+        self.programmed.add(gateway)
+        self.rejections.pop(gateway, None)
+
+    def rejected_by(self, event: Rejected) -> str:
+        """Takes a gateway's refusal. Returns who refused and why, on one line."""
+        words = f"{event.gateway}: {' '.join(event.message.split())[:WORDS_MAX]}"
+        self.programmed.discard(event.gateway)
+        self.rejections[event.gateway] = words
+        for target in self.targets:
+            if target.cluster in event.resources:
+                self.refused_remotes[target.cluster] = words
+        return words
+
+    def forget_gateway(self, gateway: str) -> None:
+        """It may come back with nothing, so it has to show again what it has."""
+        self.programmed.discard(gateway)
+        self.rejections.pop(gateway, None)
 
     def observe(self, now: float) -> offload.Observation:
         """What the decision may know. The highest ratio that is not stale counts, with the time of its own sample. A
@@ -112,33 +150,29 @@ class Record:
 def new_record(spec: ModelDeployment, saved: Mapping[str, object] | None, now: float) -> Record:
     """A model that is seen for the first time, or again after a restart: then it goes on where it stopped."""
     decision, limit = restore(saved) if saved else (offload.Decision(), None)
-    return Record(spec, policy_of(spec), decision, watching_since_s=now, initial_limit=limit, saved=saved)
+    return Record(spec, spec, policy_of(spec), decision, watching_since_s=now, initial_limit=limit, saved=saved)
 
 
-def to_save(record: Record, credentials: Mapping[str, float | None]) -> Mapping[str, object]:
-    """What must survive a restart, as plain JSON values. `credentials`: those that a gateway holds, with their
-    expiry.
+def to_save(record: Record, credentials: Mapping[str, float | None], gateways: int) -> Mapping[str, object]:
+    """What must survive a restart, as plain JSON values. `credentials`: those that a gateway holds, with their expiry.
+    `gateways`: by how many the limit is divided.
     """
     decision = {f.name: getattr(record.decision, f.name) for f in fields(offload.Decision) if f.name not in FORGOTTEN}
-    return {"decision": decision, "initial_limit": record.initial_limit, "credentials": dict(credentials)}
+    saved = {"decision": decision, "credentials": dict(credentials), "initial_limit": record.initial_limit}
+    return {**saved, "gateways": gateways} if record.is_limited else saved
 
 
 def restore(saved: Mapping[str, object]) -> tuple[offload.Decision, int | None]:
     """The inverse of `to_save` for what a record holds. What does not fit (another version wrote it) is left out, never
     an error.
     """
-    decision = offload.Decision()
-    stored = saved.get("decision")
     limit = saved.get("initial_limit")
-    if isinstance(stored, Mapping):
-        known = {f.name for f in fields(offload.Decision)} - FORGOTTEN
-        values = {name: value for name, value in stored.items() if name in known}
-        try:
-            values["state"] = offload.State(values.get("state", decision.state))
-            values["reason"] = offload.Reason(values.get("reason", decision.reason))
-        except ValueError:
-            return offload.Decision(), limit if isinstance(limit, int) else None
-        decision = offload.Decision(**values)
+    stored = saved.get("decision")
+    values = stored if isinstance(stored, Mapping) else {}
+    try:
+        decision = _DECISION.validate_python({k: v for k, v in values.items() if k not in FORGOTTEN})
+    except ValidationError:
+        decision = offload.Decision()
     return decision, limit if isinstance(limit, int) else None
 
 
@@ -150,3 +184,9 @@ def saved_credentials(saved: Mapping[str, Mapping[str, object]]) -> dict[str, fl
         if isinstance(credentials, Mapping):
             held |= {str(name): float(at) if isinstance(at, int | float) else None for name, at in credentials.items()}
     return held
+
+
+def saved_gateways(saved: Mapping[str, Mapping[str, object]]) -> int:
+    """How many gateways there were."""
+    counts = (state.get("gateways") for state in saved.values())
+    return max((count for count in counts if isinstance(count, int)), default=0)

@@ -28,7 +28,7 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
 @dataclass(frozen=True, slots=True)
 class RemoteState:
     """A remote of a model, resolved. `ready`: it may be given traffic; if not, `reason` says why. `rests`: it could be
-    given some, but it has only failed lately.
+    given some, but it has only failed lately. `refused`: no gateway can be told of it.
     """
 
     spec: RemoteBackend
@@ -36,6 +36,7 @@ class RemoteState:
     ready: bool
     reason: str = ""
     rests: bool = False
+    refused: bool = False
 
 
 def policy_of(model: ModelDeployment) -> offload.Policy:
@@ -99,6 +100,7 @@ def route(
 ) -> ir.Route:
     """The route of a model under a decision. Remotes that are not ready keep their slot and get no share."""
     offloading = model.spec.offloading_config
+    remotes = [remote for remote in remotes if not remote.refused]
     moves = policy_of(model).mode not in (offload.Mode.OFF, offload.Mode.DRY_RUN)
     ranked = sorted(range(len(remotes)), key=lambda i: _rank(remotes[i].spec, i)) if moves else []
     ready = [index for index in ranked if remotes[index].ready]

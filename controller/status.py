@@ -91,7 +91,13 @@ def _accepted(record: Record, refused: Refused | None) -> tuple[str, str, str]:
     if refused is not None:
         return "False", "Invalid", refused.sentence + " (the last good version stays in force)"
     if record.conflict:
-        return "False", "Conflict", record.conflict
+        in_force = "" if record.route is None else " (what was valid before stays in force)"
+        return "False", "Conflict", record.conflict + in_force
+    if record.lost_hosts:
+        lost = ", ".join(f"{host} ({holder})" for host, holder in sorted(record.lost_hosts.items()))
+        if not record.hosts:
+            return "False", "HostConflict", f"No Host leads to this model, others have them: {lost}"
+        return "True", "Accepted", f"The manifest is valid, but others have some of its Hosts: {lost}"
     return "True", "Accepted", "The manifest is valid."
 
 
@@ -107,8 +113,8 @@ def _resolved(record: Record) -> tuple[str, str, str]:
 
 
 def _programmed(record: Record, gateways: frozenset[str]) -> tuple[str, str, str]:
-    if record.rejection:
-        return "False", "ProxyRejected", record.rejection
+    if record.rejections:
+        return "False", "ProxyRejected", "; ".join(record.rejections[name] for name in sorted(record.rejections))
     if not gateways:
         return "Unknown", "NoGateway", "No gateway is connected; one that ran before keeps its last configuration."
     waiting = gateways - record.programmed

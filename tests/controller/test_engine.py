@@ -8,8 +8,9 @@ from typing import Any
 
 from controller import events
 from controller.api import Problem
-from controller.engine import GATEWAY_GRACE_S, Config, Engine
+from controller.engine import Config, Engine
 from controller.events import Applied, Effect, Kind, Observed, Removed, TokenFailed, TokenIssued
+from controller.gateways import GRACE_S
 from controller.metrics import PromQuery, Source, Unknown, Value
 from controller.offload import PPM, State
 from controller.status import report
@@ -24,6 +25,8 @@ from tests.controller.manifests import (
 )
 from xds import events as gateway_events
 from xds import ir
+from xds.snapshot import CLUSTER
+from xds.translate import backend_cluster_name
 
 KEY = "default/llama"
 
@@ -89,7 +92,7 @@ class World:
         return self.engine.records[key].decision.state
 
     def condition(self, type_: str, key: str = KEY) -> tuple[str, str, str]:
-        connected = [g for g, gone in self.engine.gateways.items() if gone is None]
+        connected = self.engine.gateways.connected
         shown = report(self.engine.records, self.engine.refused.values(), self.engine.vault, connected, self.now)
         found = next(m for m in shown if m["key"] == key)
         conditions: Any = found["conditions"]
@@ -202,6 +205,57 @@ def test_defect_17_the_second_model_of_one_name_and_environment_is_told_who_has_
     found.give(Removed(Kind.MODEL_DEPLOYMENT, KEY))
     assert "default/other" in found.routes
     assert found.condition("Accepted", "default/other")[0] == "True"
+
+
+def test_an_edit_into_a_conflict_keeps_what_was_served_until_the_name_is_free() -> None:
+    found = world()
+    other = model_manifest("other")
+    found.give(service("other"), endpoint_slice("10.0.0.9", of="other"), model_from(other))
+    route = found.routes["default/other"]
+    other["spec"]["model"] = "llama"
+    found.give(model_from(other))
+    assert found.routes["default/other"] == route
+    assert found.condition("Accepted", "default/other")[1] == "Conflict"
+    found.give(Removed(Kind.MODEL_DEPLOYMENT, KEY))
+    assert found.condition("Accepted", "default/other")[0] == "True"
+    assert "llama" in found.routes["default/other"].hosts
+
+
+def test_an_edit_out_of_a_conflict_gives_the_name_back() -> None:
+    found = world()
+    other = model_manifest("other")
+    other["spec"]["model"] = "llama"
+    found.give(model_from(other))
+    other["spec"]["model"] = "other"
+    found.give(model_from(other))
+    assert found.condition("Accepted", "default/other")[0] == "True"
+    assert "default/other" in found.routes
+
+
+def test_a_model_that_no_host_leads_to_says_who_has_them() -> None:
+    manifest = model_manifest("other")
+    manifest["spec"] |= {"model": "org/other", "serviceRef": {"name": "llama", "targetPort": 80}}
+    found = world().give(model_from(manifest))
+    status, reason, message = found.condition("Accepted", "default/other")
+    assert (status, reason) == ("False", "HostConflict")
+    assert "llama (default/llama)" in message
+
+
+def test_a_remote_that_a_gateway_refuses_is_left_out_and_all_else_keeps_moving() -> None:
+    two = [{"name": "bad", "host": "bad.example.com"}, {"name": "good", "host": "good.example.com"}]
+    found = world(remoteBackends=two, behavior={"percentage": 50}).read(1)
+    (bad, good) = (backend_cluster_name(remote.backend) for remote in found.routes[KEY].remotes)
+    words = "Error adding/updating cluster(s):\n  no such thing" + 500 * "x"
+    found.give(gateway_events.GatewayConnected("envoy", "1.40.0"))
+    found.give(gateway_events.Rejected("envoy", CLUSTER, frozenset({bad}), frozenset({KEY}), words))
+    assert [backend_cluster_name(remote.backend) for remote in found.routes[KEY].remotes] == [good]
+    assert found.condition("Programmed")[1] == "ProxyRejected"
+    found.give(gateway_events.Programmed("envoy", frozenset({KEY})), endpoint_slice("10.0.0.7")).read(15, times=7)
+    assert found.routes[KEY].local.endpoints == (ir.Endpoint("10.0.0.7", 8000),)
+    assert found.share() == PPM // 2
+    message = found.condition("RemoteReady")[2]
+    assert "bad: refused by envoy: Error adding/updating cluster(s): no such thing" in message
+    assert len(message) < 600
 
 
 def test_defect_7_the_same_name_in_two_namespaces_is_two_models() -> None:
@@ -351,7 +405,28 @@ def test_the_limit_is_divided_over_gateways_and_a_lost_one_keeps_its_part_for_a_
     assert found.routes[KEY].local.limit == 4
     found.give(gateway_events.GatewayDisconnected("two"))
     assert found.routes[KEY].local.limit == 4
-    found.wait(GATEWAY_GRACE_S)
+    found.wait(GRACE_S)
+    assert found.routes[KEY].local.limit == 8
+
+
+def test_after_a_restart_no_gateway_gets_the_part_of_one_that_is_not_back_yet() -> None:
+    before = world(localLimit={"maxConcurrentRequestsPerReplica": 4})
+    for name in ("one", "two"):
+        before.give(gateway_events.GatewayConnected(name, "1.40.0"))
+    after = before.restarted()
+    after.give(
+        service(), endpoint_slice("10.0.0.1", "10.0.0.2"), model(localLimit={"maxConcurrentRequestsPerReplica": 4})
+    )
+    assert after.routes == before.routes
+    after.give(gateway_events.GatewayConnected("one", "1.40.0"))
+    assert after.routes == before.routes
+    after.wait(GRACE_S)
+    assert after.routes[KEY].local.limit == 8
+
+
+def test_a_tool_that_looks_on_takes_no_part_of_a_limit() -> None:
+    found = world(localLimit={"maxConcurrentRequestsPerReplica": 4})
+    found.give(gateway_events.GatewayConnected("one", "1.40.0"), gateway_events.GatewayConnected("tool", "unknown"))
     assert found.routes[KEY].local.limit == 8
 
 
@@ -360,7 +435,7 @@ def test_a_gateway_that_reconnects_in_time_changes_nothing() -> None:
     found.give(gateway_events.GatewayConnected("one", "1.40.0"))
     published = found.published
     found.give(gateway_events.GatewayDisconnected("one")).wait(10)
-    found.give(gateway_events.GatewayConnected("one", "1.40.0")).wait(GATEWAY_GRACE_S)
+    found.give(gateway_events.GatewayConnected("one", "1.40.0")).wait(GRACE_S)
     assert found.published == published
 
 
@@ -383,7 +458,8 @@ def test_defect_20_a_restart_in_the_middle_of_an_overflow_moves_no_traffic() -> 
 
 
 def test_a_saved_state_of_another_version_is_ignored_not_fatal() -> None:
-    for junk in ({"decision": {"state": "Dancing"}}, {"decision": 7, "credentials": 3}, {}):
+    wrong_types = {"decision": {"state": "Overflowing", "since_s": "x", "stepped_at_s": "x"}, "gateways": "two"}
+    for junk in ({"decision": {"state": "Dancing"}}, {"decision": 7, "credentials": 3}, wrong_types, {}):
         found = World({KEY: junk}).give(service(), endpoint_slice("10.0.0.1"), model())
         assert found.state() is State.STANDBY
 
