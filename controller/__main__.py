@@ -16,8 +16,9 @@ from pathlib import Path
 from controller import __version__
 from controller.adapters.envoy_process import EnvoyError
 from controller.adapters.files import ManifestError
+from controller.adapters.host import StartError
 from controller.demo.flags import add_arguments
-from controller.main import RunOptions, StartError, run
+from controller.main import RunOptions, run
 from controller.settings import Settings, SettingsError, load
 from controller.show import show_status
 from controller.telemetry import configure_logging

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import json
 import logging
-import os
 import signal
 import socket
 import ssl
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,8 +22,9 @@ import certifi
 
 from controller import events
 from controller.adapters.admin import AdminServer
-from controller.adapters.envoy_process import EnvoyError, EnvoyOptions, EnvoyProcess
+from controller.adapters.envoy_process import EnvoyError, EnvoyOptions, EnvoyProcess, left_behind
 from controller.adapters.files import ManifestDirectory
+from controller.adapters.host import StartError, bind, join, only_one, steady_clock
 from controller.adapters.oauth import TokenKeeper
 from controller.adapters.prometheus import PrometheusSource
 from controller.adapters.scrape import EndpointScraper
@@ -47,10 +45,6 @@ EVENTS_AT_ONCE = 1_000
 """Events taken together, so that a flood of them cannot keep effects waiting for long."""
 
 log = logging.getLogger("spillway")
-
-
-class StartError(Exception):
-    """`spillway run` cannot start; the message says why and what to change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +79,8 @@ class Runtime:
         self.prometheus = PrometheusSource(settings.metric_informer.prometheus, emit)
         endpoints = settings.metric_informer.endpoints
         self.scraper = EndpointScraper(endpoints.interval_seconds, emit, timeout_s=endpoints.timeout_seconds)
-        self.tokens = TokenKeeper(emit)
+        self.clock = steady_clock()
+        self.tokens = TokenKeeper(emit, clock=self.clock)
         self.publisher = Publisher(_gateway(options, settings), emit)
         self.server = Server(self.publisher, self.telemetry)
         self.admin = AdminServer(self.status, self.not_ready, self.telemetry.registry)
@@ -96,7 +91,7 @@ class Runtime:
     def status(self) -> dict[str, object]:
         """What /status shows."""
         engine = self.engine
-        now_s = time.time()
+        now_s = self.clock()
         return {
             "now_s": now_s,
             "addresses": self.addresses,
@@ -178,13 +173,13 @@ class Runtime:
             batch = await self._next_events()
             for event in batch:
                 self._count(event)
-            now = time.time()
+            now = self.clock()
             self.carry_out((*self.engine.handle_all(batch, now), *self.engine.advance(now)))
 
     async def _next_events(self) -> list[Event]:
         """Waits for an event, or until time alone changes something; then takes what else has come."""
         wake_at_s = self.engine.wake_at()
-        timeout_s = None if wake_at_s is None else max(0.0, wake_at_s - time.time())
+        timeout_s = None if wake_at_s is None else max(0.0, wake_at_s - self.clock())
         batch: list[Event] = []
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -211,14 +206,14 @@ async def run(options: RunOptions, settings: Settings) -> None:
         raise StartError(
             "xds.tls is for gateways elsewhere, and the one started here has no certificate: use --no-envoy"
         )
-    with _only_one(options.state_directory):
+    with only_one(options.state_directory):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        reserved = reserve("--listen", options.listen)
+        reserved = _reserve_listener(options)
         runtime = Runtime(replace(options, listen=reserved.getsockname()[:2]), settings)
         loaded = [event for event in runtime.manifests.load() if runtime.in_scope(event)]
-        now = time.time()
+        now = runtime.clock()
         # All is known before the first gateway may ask: one that kept its configuration must not lose a part of it.
         runtime.carry_out(runtime.engine.handle_all(in_saved_order(loaded, runtime.state.order), now))
         runtime.forget_the_deleted()
@@ -268,12 +263,12 @@ async def _serve(runtime: Runtime) -> None:
                 xds=addresses["xds"],
                 admin_host=host,
                 admin_port=port,
-                listen=_join(*options.listen),
+                listen=join(*options.listen),
                 drain_s=options.drain_s,
             )
         )
-        if not runtime.envoy.adopt():
-            reserve("--envoy-admin", options.envoy_admin).close()
+        if not await runtime.envoy.adopt():
+            bind("--envoy-admin", options.envoy_admin).close()
             await runtime.envoy.start()
         addresses["listen"] = await runtime.envoy.listener()
         addresses["envoy_admin"] = runtime.envoy.admin
@@ -286,15 +281,15 @@ async def _listen(runtime: Runtime) -> None:
     """Opens the xDS and admin addresses. Raises StartError that names a busy port."""
     options, addresses = runtime.options, runtime.addresses
     try:
-        port = await runtime.server.start(_join(*options.xds), _tls(runtime.settings))
+        port = await runtime.server.start(join(*options.xds), _tls(runtime.settings))
     except OSError as error:
-        raise StartError(f"--xds {_join(*options.xds)}: {error.strerror or error}") from error
-    addresses["xds"] = _join(options.xds[0], port)
+        raise StartError(f"--xds {join(*options.xds)}: {error.strerror or error}") from error
+    addresses["xds"] = join(options.xds[0], port)
     try:
         bound = await runtime.admin.start([options.admin])
     except OSError as error:
-        raise StartError(f"--admin {_join(*options.admin)}: {error.strerror or error}") from error
-    addresses["admin"] = _join(*bound[0])
+        raise StartError(f"--admin {join(*options.admin)}: {error.strerror or error}") from error
+    addresses["admin"] = join(*bound[0])
 
 
 def _tls(settings: Settings) -> ServerTls | None:
@@ -318,19 +313,15 @@ def _announce_addresses(runtime: Runtime) -> None:
         temporary.replace(runtime.options.ready_file)
 
 
-def reserve(flag: str, address: tuple[str, int]) -> socket.socket:
-    """Binds an address without listening, so that nobody else is given it while Envoy (which shares it) comes and goes.
+def _reserve_listener(options: RunOptions) -> socket.socket:
+    """Holds the listener's address, shared, so that nobody else is given it while Envoy comes and goes.
 
-    Raises StartError if somebody else has it.
+    Raises StartError if somebody else has it, unless that is an Envoy of ours.
     """
-    sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise StartError(f"{flag} {_join(*address)}: {error.strerror or error}") from error
-    return sock
+    envoy = left_behind(options.state_directory)
+    if envoy is None or envoy.listen != join(*options.listen):
+        bind("--listen", options.listen).close()
+    return bind("--listen", options.listen, shared=True)
 
 
 def in_saved_order(batch: Sequence[Event], order: Sequence[str]) -> list[Event]:
@@ -352,27 +343,3 @@ def _gateway(options: RunOptions, settings: Settings) -> Gateway:
         system_ca_path=ssl.get_default_verify_paths().cafile or certifi.where(),
         dns_resolvers=settings.gateway.resolvers,
     )
-
-
-@contextlib.contextmanager
-def _only_one(state_directory: Path) -> Iterator[None]:
-    """Holds the state directory's lock: two controllers would overwrite each other's state."""
-    state_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (state_directory / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            owner = file.read().strip()
-            raise StartError(
-                f"another spillway (process {owner}) runs with the state directory {state_directory}; "
-                "stop it, or give this one another: --state-dir"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -25,6 +25,7 @@ POLL_S = 0.05
 READY_TIMEOUT_S = 60.0
 RESTART_BACKOFF_MAX_S = 10.0
 KILL_AFTER_S = 5.0
+PID_FILE = "envoy.json"
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class EnvoyOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Identity:
+class Identity:
     """A process as the kernel knows it: the start time tells it from a later one of the same id."""
 
     pid: int
@@ -61,16 +62,24 @@ class _Identity:
         return _start_time(self.pid) == self.started
 
 
+def left_behind(directory: Path) -> Identity | None:
+    """The Envoy that an earlier controller with this state directory left running."""
+    try:
+        identity = Identity(**json.loads((directory / PID_FILE).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return identity if identity.alive else None
+
+
 class EnvoyProcess:
     """One Envoy: taken over by `adopt` or started by `start`, kept alive by `run`, drained and ended by `stop`."""
 
     def __init__(self, options: EnvoyOptions) -> None:
         self._options = options
-        self._identity: _Identity | None = None
+        self._identity: Identity | None = None
         self._process: asyncio.subprocess.Process | None = None
-        self._pid_file = options.directory / "envoy.json"
+        self._pid_file = options.directory / PID_FILE
         self._admin_file = options.directory / "envoy-admin.txt"
-        self.restarts = 0
 
     @property
     def admin(self) -> str:
@@ -84,12 +93,21 @@ class EnvoyProcess:
     def pid(self) -> int | None:
         return self._identity.pid if self._identity else None
 
-    def adopt(self) -> bool:
-        """Takes over the Envoy that an earlier controller left on the same addresses. False if there is none."""
-        self._identity = self._left_behind()
-        if self._identity is not None:
-            log.info("adopted the Envoy that was running", extra={"pid": self._identity.pid})
-        return self._identity is not None
+    async def adopt(self) -> bool:
+        """Takes over the Envoy that an earlier controller left on the same addresses; ends one that it left on others.
+
+        False if there is none to take over.
+        """
+        identity = left_behind(self._options.directory)
+        if identity is None:
+            return False
+        if (identity.listen, identity.xds) != (self._options.listen, self._options.xds):
+            log.warning("ending an Envoy that was left behind on other addresses", extra={"pid": identity.pid})
+            await self._end(identity)
+            return False
+        self._identity = identity
+        log.info("adopted the Envoy that was running; its access log stays where it was", extra={"pid": identity.pid})
+        return True
 
     async def start(self) -> None:
         """Starts an Envoy. Raises EnvoyError if that is not possible; whether it stays is known by `listener`."""
@@ -103,11 +121,13 @@ class EnvoyProcess:
             await self._ended()
             if asyncio.get_running_loop().time() - began > RESTART_BACKOFF_MAX_S:
                 backoff_s = 0.1
-            self.restarts += 1
             log.warning("Envoy ended and is started again", extra={"log": str(self._options.directory / "envoy.log")})
             await asyncio.sleep(backoff_s)
             backoff_s = min(2 * backoff_s, RESTART_BACKOFF_MAX_S)
-            await self._spawn()
+            try:
+                await self._spawn()
+            except (OSError, EnvoyError) as error:
+                log.warning("Envoy cannot be started, it is tried again", extra={"error": str(error)})
 
     async def listener(self) -> str:
         """Waits until the front listener is bound and returns 'host:port'. Raises EnvoyError if it cannot be."""
@@ -126,15 +146,18 @@ class EnvoyProcess:
         if identity is None or not identity.alive:
             self._forget()
             return
-        await self._drain()
-        _signal(identity, signal.SIGTERM)
-        for _ in range(int(KILL_AFTER_S / POLL_S)):
-            if not identity.alive:
-                break
-            await asyncio.sleep(POLL_S)
-        _signal(identity, signal.SIGKILL)
+        await self._end(identity)
         if self._process is not None:
             await self._process.wait()
+
+    async def _end(self, identity: Identity) -> None:
+        await self._drain()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            _signal(identity, number)
+            for _ in range(int(KILL_AFTER_S / POLL_S)):
+                if not identity.alive:
+                    break
+                await asyncio.sleep(POLL_S)
         self._forget()
 
     def _forget(self) -> None:
@@ -158,21 +181,8 @@ class EnvoyProcess:
         started = _start_time(self._process.pid)
         if started is None:
             raise EnvoyError(f"Envoy ended at once: {self._last_words()}")
-        self._identity = _Identity(self._process.pid, started, options.listen, options.xds)
+        self._identity = Identity(self._process.pid, started, options.listen, options.xds)
         self._pid_file.write_text(json.dumps(asdict(self._identity)))
-
-    def _left_behind(self) -> _Identity | None:
-        try:
-            identity = _Identity(**json.loads(self._pid_file.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-        if not identity.alive:
-            return None
-        if (identity.listen, identity.xds) == (self._options.listen, self._options.xds):
-            return identity
-        log.warning("ending an Envoy that was left behind on other addresses", extra={"pid": identity.pid})
-        _signal(identity, signal.SIGTERM)
-        return None
 
     async def _ended(self) -> None:
         if self._process is not None:
@@ -264,6 +274,6 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def _signal(identity: _Identity, number: signal.Signals) -> None:
+def _signal(identity: Identity, number: signal.Signals) -> None:
     if identity.alive:
         os.kill(identity.pid, number)
