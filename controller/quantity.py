@@ -18,6 +18,8 @@ _SUFFIXES = {
 }
 _QUANTITY = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d{1,3})|([numkMGTPE]|[KMGTPE]i)?)", re.ASCII)
 _LENGTH_MAX = 60
+_LIMIT = Fraction(1.7976931348623157e308)
+"""What is compared in the end is a float."""
 _WRONG = "must be a quantity such as 500m, 2, 0.5 or 1Gi (suffixes: n u m k M G T P E Ki Mi Gi Ti Pi Ei)"
 
 
@@ -29,7 +31,7 @@ def parse_quantity(value: object) -> Fraction:
     if isinstance(value, bool) or not isinstance(value, str | int | float | Fraction):
         raise ValueError(_WRONG)
     if isinstance(value, int | Fraction):
-        return Fraction(value)
+        return _bounded(Fraction(value))
     text = value if isinstance(value, str) else repr(value)
     match = _QUANTITY.fullmatch(text)
     if match is None or len(text) > _LENGTH_MAX:
@@ -38,4 +40,10 @@ def parse_quantity(value: object) -> Fraction:
         )
     sign, digits, exponent, suffix = match.groups()
     number = Fraction(digits) * (Fraction(10) ** int(exponent) if exponent else _SUFFIXES[suffix or ""])
-    return -number if sign == "-" else number
+    return _bounded(-number if sign == "-" else number)
+
+
+def _bounded(number: Fraction) -> Fraction:
+    if abs(number) > _LIMIT:
+        raise ValueError("is too large")
+    return number

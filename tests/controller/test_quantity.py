@@ -88,3 +88,9 @@ def test_a_plain_number_means_what_it_says(number: float) -> None:
 def test_no_text_raises_anything_but_value_error(text: str) -> None:
     with suppress(ValueError):
         parse_quantity(text)
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", 10**400])
+def test_what_no_float_can_hold_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match="too large"):
+        parse_quantity(value)

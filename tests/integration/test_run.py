@@ -224,6 +224,36 @@ async def test_a_busy_port_is_named_with_its_flag(tmp_path: Path) -> None:
             assert address in ended.stderr
 
 
+async def test_a_listener_that_another_spillway_serves_is_a_busy_port(tmp_path: Path) -> None:
+    async with running(tmp_path, {}) as stack:
+        free = ("--xds", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--envoy-admin", "127.0.0.1:0")
+        other = ("run", str(stack.manifests), "--state-dir", str(tmp_path / "other"))
+        ended = await asyncio.to_thread(_spillway, *other, "--listen", stack.addresses["listen"], *free)
+        assert ended.returncode == 1
+        assert f"--listen {stack.addresses['listen']}" in ended.stderr
+
+
+async def test_a_killed_controller_may_be_followed_by_one_on_another_listener(tmp_path: Path) -> None:
+    async with http_backend("local") as local, http_backend("remote") as far:
+        files = {"a.yaml": [service(), endpoint_slice(local), model(remoteBackend=remote(far))]}
+        async with running(tmp_path, files) as stack:
+            await stack.until_programmed()
+            await stack.stop(signal.SIGKILL)
+            del stack.addresses["listen"]
+            stack.start()
+            await stack.ready()
+            await stack.until_programmed()
+            assert (await stack.ask("llama")).status == 200
+
+
+async def test_a_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifests").mkdir()
+    (tmp_path / "file").write_text("")
+    ended = _spillway("run", str(tmp_path / "manifests"), "--state-dir", str(tmp_path / "file"))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("spillway: --state-dir")
+
+
 async def test_status_shows_models_and_gateways_for_people_and_for_programs(tmp_path: Path) -> None:
     async with http_backend("local", Queue(3).behaviour()) as local, http_backend("remote") as far:
         offloading = model(remoteBackend=remote(far), metrics=[PODS_METRIC])
