@@ -2,8 +2,8 @@
 
 One `Route` is one model. It names its *destinations*: `local`, the model's own endpoints, and up to `MAX_REMOTES`
 remotes. A destination's place in the route is its *slot* (`local`, `remote-0`, `remote-1`, ...). Whoever builds a Route
-decides everything: which slots get traffic (the weights of its `chains`), and in which order the others are tried when an attempt fails
-before its first byte (their `fallbacks`). Translation adds no policy.
+decides everything, in its `chains`: which slots get traffic, how much, and in which order the others are tried when an
+attempt fails before its first byte. Translation adds no policy.
 
 Equal values mean equal configuration: publishing a Route that equals the last one changes nothing.
 """
