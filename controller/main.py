@@ -25,6 +25,7 @@ from controller.adapters.admin import AdminServer
 from controller.adapters.envoy_process import EnvoyError, EnvoyOptions, EnvoyProcess, left_behind
 from controller.adapters.files import ManifestDirectory
 from controller.adapters.host import StartError, bind, join, only_one, steady_clock
+from controller.adapters.last_good import LastGood
 from controller.adapters.oauth import TokenKeeper
 from controller.adapters.prometheus import PrometheusSource
 from controller.adapters.scrape import EndpointScraper
@@ -75,7 +76,8 @@ class Runtime:
         self.state = StateFile(options.state_directory / "state.json")
         config = Config(Source(settings.metric_informer.type), settings.default_remote_backend, settings.workspace)
         self.engine = Engine(config, self.state.load())
-        self.manifests = ManifestDirectory(options.directory)
+        last_good = LastGood(options.state_directory / "last-good")
+        self.manifests = ManifestDirectory(options.directory, last_good=last_good)
         self.prometheus = PrometheusSource(settings.metric_informer.prometheus, emit)
         endpoints = settings.metric_informer.endpoints
         self.scraper = EndpointScraper(endpoints.interval_seconds, emit, timeout_s=endpoints.timeout_seconds)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from controller import offload
 from controller.api import Behavior, ModelDeployment, RemoteBackend
@@ -87,7 +88,9 @@ def remote_of(
         credential=credential,
         limit=ir.UNLIMITED if spec.max_concurrent_requests is None else spec.max_concurrent_requests,
     )
-    prefix = (spec.path_prefix or "").replace("$workspace", workspace).replace("$model", model.spec.model).strip("/")
+    # What a name brings into a path must not end the path or begin a query.
+    values = {"$workspace": quote(workspace), "$model": quote(model.spec.model)}
+    prefix = re.sub(r"\$\w+", lambda match: values.get(match[0], match[0]), spec.path_prefix).strip("/")
     return ir.Remote(backend, authority=spec.host, path_prefix=f"/{prefix}" if prefix else "")
 
 

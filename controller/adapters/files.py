@@ -21,10 +21,11 @@ from pathlib import Path, PurePath
 
 from watchfiles import awatch
 
+from controller.adapters.last_good import LastGood
 from controller.api import Policy
 from controller.events import Applied, Event, Kind, Object, Refused, Removed
 from controller.manifests import Contents, FileProblem, Identity, Manifest, Skipped, Source, read
-from controller.parsing import Invalid, Problem
+from controller.parsing import Invalid, Parsed, Problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 16 * 1024 * 1024
@@ -57,12 +58,15 @@ class ManifestDirectory:
     """The objects below `path`. `problems`: all that is wrong there now, warnings too.
 
     `lines`: faultless objects too know the line of each field. That takes several times the memory of the objects.
+    `last_good`: what a file held before this start counts where it is bad now.
     """
 
-    def __init__(self, path: Path, *, lines: bool = False) -> None:
+    def __init__(self, path: Path, *, lines: bool = False, last_good: LastGood | None = None) -> None:
         self.problems: tuple[FileProblem, ...] = ()
         self._path = path
         self._lines = lines
+        self._last_good = last_good
+        self._remembered: dict[Identity, Object] = {}
         self._files: dict[PurePath, _File] = {}
         self._applied: dict[Identity, Object] = {}
         self._refused: dict[Identity, tuple[Problem, ...]] = {}
@@ -114,6 +118,8 @@ class ManifestDirectory:
             time.sleep(REPLACED_S)
             present = self._list()
         self._files = {name: self._read(name, present[name]) for name in sorted(present)}
+        if self._last_good:
+            self._last_good.forget_others(self._files)
 
     def _list(self) -> dict[PurePath, Signature | None]:
         """The manifest files, by path relative to the directory. A changed signature means a changed file."""
@@ -128,8 +134,11 @@ class ManifestDirectory:
         known = self._files.get(name)
         if known is not None and signature is not None and known.signature == signature:
             return known
-        found = _contents(self._path / name, name)
-        before = known.contents.manifests if known else ()
+        text = _text(self._path / name, name)
+        found = text if isinstance(text, Contents) else read(name, text)
+        before = known.contents.manifests if known else self._remember(name, found)
+        if self._last_good and isinstance(text, str) and _is_good(found):
+            self._last_good.keep(name, text)
         if before and found == Contents():
             found = _unknown(
                 name, "the file is empty, so its objects stay as they were; delete the file to remove them"
@@ -141,6 +150,19 @@ class ManifestDirectory:
         if not self._lines:
             found = replace(found, manifests=tuple(map(_without_lines, found.manifests)))
         return _File(signature, found)
+
+    def _remember(self, name: PurePath, found: Contents) -> tuple[Manifest, ...]:
+        """What a file that is bad at the start held before it."""
+        if self._last_good is None or _is_good(found):
+            return ()
+        before = self._last_good.manifests(name)
+        good = {each.identity: each.value for each in before}
+        bad = (each.identity for each in found.manifests if isinstance(each.result, Invalid))
+        for identity in bad:
+            value = good.get(identity)
+            if value is not None and not isinstance(value, Policy):
+                self._remembered[identity] = value
+        return before
 
     # What it means
 
@@ -160,6 +182,9 @@ class ManifestDirectory:
             if isinstance(manifest.result, Invalid):
                 if manifest.kind in _KINDS and self._refused.get(identity) != manifest.result.problems:
                     self._refused[identity] = manifest.result.problems
+                    if (remembered := self._remembered.pop(identity, None)) and identity not in self._applied:
+                        self._applied[identity] = remembered
+                        yield Applied(remembered)
                     yield Refused(Kind(manifest.kind), manifest.key, manifest.result.problems)
             elif value is not None and not isinstance(value, Policy):
                 was_refused = self._refused.pop(identity, None) is not None
@@ -234,17 +259,24 @@ def _signature(path: Path) -> Signature | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _contents(path: Path, name: PurePath) -> Contents:
+def _text(path: Path, name: PurePath) -> str | Contents:
+    """What a file says, or contents that only say what is wrong with it."""
     try:
         with path.open("rb") as file:
             raw = file.read(FILE_BYTES_MAX + 1)
         if len(raw) > FILE_BYTES_MAX:
             return _unknown(name, f"the file is larger than {FILE_BYTES_MAX} bytes")
-        return read(name, raw.decode("utf-8-sig"))
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         return _unknown(name, "the file is not UTF-8 text")
     except OSError as error:
         return _unknown(name, f"the file cannot be read: {error.strerror or error}")
+
+
+def _is_good(found: Contents) -> bool:
+    """Everything in the file can be used, and there is something."""
+    usable = all(isinstance(each.result, Parsed) for each in found.manifests)
+    return usable and not found.problems and found != Contents()
 
 
 def _without_lines(manifest: Manifest) -> Manifest:

@@ -172,6 +172,14 @@ def test_the_path_prefix_knows_workspace_and_model() -> None:
     assert remote.backend.protocol is ir.Protocol.AUTO
 
 
+def test_what_a_name_brings_into_the_path_cannot_end_it() -> None:
+    manifest = model_manifest(remoteBackend={"host": "r.example.com", "pathPrefix": "/v1/$model"})
+    manifest["spec"]["model"] = "org/my model?x=1 #2\n$workspace"
+    spec = model_from(manifest)
+    remote = remote_of(spec.spec.offloading_config.remotes[0], spec, "team", None, None)
+    assert remote.path_prefix == "/v1/org/my%20model%3Fx%3D1%20%232%0A%24workspace"
+
+
 def test_headers_are_lower_case_and_in_a_fixed_order() -> None:
     spec = model(remoteBackend={"host": "r.example.com", "headersToAdd": {"X-B": "2", "X-A": "1"}})
     remote = remote_of(spec.spec.offloading_config.remotes[0], spec, "ws", None, None)

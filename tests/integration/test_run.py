@@ -161,6 +161,22 @@ async def test_a_controller_that_is_killed_disturbs_nobody_and_the_next_adopts_i
             assert {(await stack.ask("llama")).status for _ in range(20)} == {200}
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_restart_while_a_manifest_is_bad_takes_no_model_down(tmp_path: Path, number: signal.Signals) -> None:
+    async with http_backend("local") as local, http_backend("remote") as far:
+        files = {"a.yaml": [service(), endpoint_slice(local)], "model.yaml": [model(remoteBackend=remote(far))]}
+        async with running(tmp_path, files) as stack:
+            await stack.until_programmed()
+            stack.write("model.yaml", model(remoteBackend=remote(far), behavior={"percentage": 101}))
+            await stack.until(lambda m: m["conditions"][0]["reason"] == "Invalid")
+            await stack.stop(number)
+            stack.start()
+            await stack.ready()
+            await stack.until(lambda m: m["conditions"][0]["reason"] == "Invalid")
+            await stack.until_programmed()
+            assert (await stack.ask("llama")).status == 200
+
+
 async def test_defect_15_a_model_deleted_while_the_controller_was_down_is_gone_when_it_returns(tmp_path: Path) -> None:
     async with http_backend("local") as local, http_backend("remote") as far:
         files = {"a.yaml": [service(), endpoint_slice(local)], "model.yaml": [model(remoteBackend=remote(far))]}

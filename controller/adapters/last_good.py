@@ -1,0 +1,56 @@
+"""Shell: manifest files as they last were without a mistake, kept for the next start.
+
+A file that is bad when the controller starts must take down nothing that ran before. So whenever all of a file is
+good, its text is kept, and a bad one is read beside its last good text. Files may hold Secrets: nobody else may read
+what is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+
+from controller.manifests import Manifest, read
+
+log = logging.getLogger(__name__)
+
+
+class LastGood:
+    """Texts by file name, in `directory`. What cannot be kept is said, and keeps nothing from working."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def keep(self, name: PurePath, text: str) -> None:
+        """Keeps a text in which everything is good."""
+        path = self._path(name)
+        try:
+            if path.exists() and path.read_text() == text:
+                return
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary = path.with_suffix(".new")
+            temporary.touch(mode=0o600)
+            temporary.write_text(text)
+            temporary.replace(path)
+        except OSError as error:
+            log.warning("a good manifest cannot be kept for the next start", extra={"error": str(error)})
+
+    def manifests(self, name: PurePath) -> tuple[Manifest, ...]:
+        """The good objects of the text that was kept; none if there is no such text."""
+        try:
+            text = self._path(name).read_text()
+        except (OSError, UnicodeDecodeError):
+            return ()
+        return tuple(each for each in read(name, text).manifests if each.value is not None)
+
+    def forget_others(self, names: Iterable[PurePath]) -> None:
+        """Drops the texts of files that are no more."""
+        wanted = {self._path(name) for name in names}
+        for path in self._directory.glob("*"):
+            if path not in wanted:
+                path.unlink(missing_ok=True)
+
+    def _path(self, name: PurePath) -> Path:
+        return self._directory / hashlib.sha256(bytes(name)).hexdigest()[:32]
