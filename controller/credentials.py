@@ -83,6 +83,8 @@ def _api_key(config: ApiKeyConfig, namespace: str, secrets: Mapping[str, Secret]
     name = f"apikey/{ref.namespace or namespace}/{ref.name}/{ref.key}"
     credential = ir.Credential(name, header=config.header.lower(), value_prefix=config.prefix)
     value, missing = secret_value(ref, namespace, secrets)
+    if value is not None and not (value.isascii() and value.isprintable() and value):
+        value, missing = None, f"Secret {ref.namespace or namespace}/{ref.name} key {ref.key!r} is not one line of text"
     return Need(credential, None if value is None else ir.Secret(name, value), missing)
 
 

@@ -230,6 +230,7 @@ async def _run(runtime: Runtime, stop: asyncio.Event) -> None:
             await _listen(runtime)
             parts = (
                 runtime.decide(),
+                runtime.server.run(),
                 runtime.state.run(),
                 runtime.tokens.run(),
                 runtime.prometheus.run(),

@@ -131,6 +131,7 @@ class Server:
         self._max_streams = max_streams
         self._open: set[_Stream] = set()
         self._server: grpc.aio.Server | None = None
+        self._mistakes: asyncio.Queue[Exception] = asyncio.Queue()
 
     async def start(self, address: str, tls: ServerTls | None = None) -> int:
         """Serves on 'host:port' (port 0: a free one) or 'unix:path'. Returns the port, 0 for a unix socket.
@@ -145,6 +146,10 @@ class Server:
         self._server = server
         self._publisher.on_change = self._wake_all
         return 0 if address.startswith("unix:") else port
+
+    async def run(self) -> None:
+        """Waits for a mistake of our own in any stream, and raises it: a stream that is silently dead helps nobody."""
+        raise await self._mistakes.get()
 
     async def stop(self, grace_s: float = 0.0) -> None:
         """Ends all streams; gateways keep what they have."""
@@ -197,6 +202,11 @@ class Server:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be decoded")
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request in {FIRST_REQUEST_S:g} s")
+        except (asyncio.CancelledError, grpc.aio.BaseError, grpc.aio.AbortError):
+            raise  # the stream ended, in one of the ways a stream ends
+        except Exception as mistake:
+            self._mistakes.put_nowait(mistake)
+            raise
         finally:
             self.streams -= 1
 
@@ -242,6 +252,13 @@ class Server:
         self._publisher.hear(stream.who.gateway, stream.session, report)
 
     async def _write(self, stream: _Stream, context: Context) -> None:
+        try:
+            await self._send(stream, context)
+        except Exception as mistake:
+            self._mistakes.put_nowait(mistake)
+            raise
+
+    async def _send(self, stream: _Stream, context: Context) -> None:
         """Sends what the session offers, one response at a time, until the stream ends."""
         while not stream.ended:
             stream.wake.clear()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from controller.credentials import EXPIRY_MARGIN_S, Need, Vault, need_of
 from controller.events import DropToken, KeepToken, OAuthClient
 from controller.objects import Secret
@@ -77,6 +79,13 @@ def test_a_newline_at_the_end_of_a_key_is_no_part_of_it() -> None:
     source = need(API_KEY, {"default/remote": secret(key="k-1\n")}).source
     assert isinstance(source, ir.Secret)
     assert source.value == "k-1"
+
+
+@pytest.mark.parametrize("value", ["abc\r\nX-Evil: 1", "a\tb", "", "schlüssel"])
+def test_a_key_that_no_header_can_carry_is_said_without_it(value: str) -> None:
+    found = need(API_KEY, {"default/remote": Secret("default/remote", {"key": value.encode()})})
+    assert found.source is None
+    assert found.missing == "Secret default/remote key 'key' is not one line of text"
 
 
 def test_a_changed_secret_replaces_the_client() -> None:

@@ -24,6 +24,7 @@ from xds import server as server_module
 from xds.events import GatewayConnected, GatewayDisconnected, GatewayRefused
 from xds.publisher import Publisher
 from xds.server import SERVICES, SHORT, ListenError, ServerTls
+from xds.session import Session
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER
 from xds.translate import Gateway
 
@@ -214,6 +215,30 @@ async def test_a_stream_that_breaks_in_the_middle_of_a_large_response_leaves_not
         await eventually(lambda: plane.server.streams == 0)
         gc.collect()  # a task that failed unheard says so when it is collected
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+class MistakeError(Exception):
+    """One of our own, in the midst of a stream."""
+
+
+@pytest.mark.parametrize("where", ["offer", "hear"])
+async def test_a_mistake_of_our_own_is_raised_and_no_stream_is_silently_dead(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise MistakeError
+
+    async with serving() as plane, connected(plane) as channel:
+        monkeypatch.setattr(*((Session, "offer") if where == "offer" else (Publisher, "hear")), fail)
+        running = asyncio.create_task(plane.server.run())
+        stream = Stream(channel)
+        await stream.says(CLUSTER)
+        if where == "hear":
+            await stream.acks(await stream.hears())
+        with pytest.raises(MistakeError):
+            async with asyncio.timeout(30):
+                await running
+        stream.call.cancel()
 
 
 async def test_hundreds_connect_at_once_and_follow_a_change() -> None:
