@@ -93,6 +93,8 @@ class Publisher:
         self._peers: dict[str, _Peer] = {}
         self._turned_away: dict[str, str] = {}
         self._refused: dict[_Version, str] = {}
+        self._blocked: frozenset[str] = frozenset()
+        """Routes that cannot be in force together with others that are."""
 
     # Intent
 
@@ -107,7 +109,8 @@ class Publisher:
                 plans[name] = self._catalog.plan(route)
         refusals = {name: words for name, plan in plans.items() if plan and (words := self._known_refusal(plan))}
         plans = {name: plan for name, plan in plans.items() if name not in refusals}
-        refusals |= self._catalog.objections(plans)
+        objections = self._catalog.objections(plans)
+        refusals |= objections
         for name, route in update.routes.items():
             if route:
                 model = self._models.setdefault(name, _Model(route))
@@ -117,6 +120,10 @@ class Publisher:
         for name in [name for name, plan in plans.items() if plan is None]:
             del self._models[name]
         self._expect(self._catalog.keep_secrets(update.secrets))
+        self._blocked = self._blocked - update.routes.keys() | objections.keys()
+        if blocked := self._blocked - update.routes.keys():
+            # What stood in their way may be gone. They are all named, so this goes no deeper.
+            self.publish(ir.Update({name: self._models[name].wanted for name in blocked}))
         return tuple(Refusal(name, reason) for name, reason in refusals.items())
 
     def _known_refusal(self, plan: Plan) -> str:

@@ -9,7 +9,9 @@ import yaml
 
 from controller.adapters.files import ManifestDirectory
 from controller.adapters.last_good import LastGood
+from controller.api import ModelDeployment
 from controller.events import Applied, Kind, Refused, Removed
+from controller.objects import Service
 from tests.controller.manifests import Json, model_manifest
 
 
@@ -46,15 +48,13 @@ def test_a_model_that_is_bad_at_the_start_goes_on_as_it_was_and_is_reported(plac
     place.start().load()
     place.write("a.yaml", service(81), bad_model())
     directory = place.start()
-    applied, refused = {}, []
-    for event in directory.load():
-        match event:
-            case Applied(object=thing):
-                applied[type(thing).__name__] = thing
-            case Refused():
-                refused.append(event)
-    assert applied["ModelDeployment"].spec.offloading_config.behavior.percentage == 50
-    assert applied["Service"].ports[0].port == 81
+    events = directory.load()
+    applied = [event.object for event in events if isinstance(event, Applied)]
+    (model,) = (each for each in applied if isinstance(each, ModelDeployment))
+    (found,) = (each for each in applied if isinstance(each, Service))
+    assert model.spec.offloading_config.behavior.percentage == 50
+    assert found.ports[0].port == 81
+    refused = [event for event in events if isinstance(event, Refused)]
     assert [each.key for each in refused] == ["default/llama"]
     assert "101" in str(directory.problems[0])
 
@@ -78,7 +78,8 @@ def test_repairing_the_file_puts_it_in_force(place: Place) -> None:
     place.write("a.yaml", model_manifest(behavior={"percentage": 7}))
     (event,) = directory.load()
     assert isinstance(event, Applied)
-    assert event.object.spec.offloading_config.behavior.percentage == 7  # type: ignore[union-attr]
+    assert isinstance(event.object, ModelDeployment)
+    assert event.object.spec.offloading_config.behavior.percentage == 7
 
 
 def test_what_is_deleted_while_the_controller_is_down_stays_deleted(place: Place) -> None:

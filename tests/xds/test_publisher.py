@@ -213,6 +213,15 @@ def test_a_host_belongs_to_one_route_and_the_second_claimant_keeps_what_it_had(p
     assert plane.publish(replace(B, hosts=("b", "c"))) == []
 
 
+def test_who_waited_for_a_host_gets_it_when_its_holder_lets_go(plane: Plane) -> None:
+    both = replace(A, hosts=("a", "shared"))
+    plane.publish(both)
+    second = replace(B, hosts=("b", "shared"))
+    assert plane.publish(second) == [Refusal(B.name, "host shared belongs to default/a")]
+    assert plane.publish(A) == []
+    assert plane.has(SCOPED_ROUTE) == {"a", "b", "shared"}
+
+
 def test_two_claimants_of_one_update_are_told_apart(plane: Plane) -> None:
     refused = plane.publish(replace(A, hosts=("x",)), replace(B, hosts=("x",)))
     assert refused == [Refusal(B.name, "host x belongs to default/a")]

@@ -229,7 +229,7 @@ async def test_a_mistake_of_our_own_is_raised_and_no_stream_is_silently_dead(
         raise MistakeError
 
     async with serving() as plane, connected(plane) as channel:
-        monkeypatch.setattr(*((Session, "offer") if where == "offer" else (Publisher, "hear")), fail)
+        monkeypatch.setattr(Session if where == "offer" else Publisher, where, fail)
         running = asyncio.create_task(plane.server.run())
         stream = Stream(channel)
         await stream.says(CLUSTER)
