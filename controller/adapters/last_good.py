@@ -27,12 +27,12 @@ class LastGood:
         """Keeps a text in which everything is good."""
         path = self._path(name)
         try:
-            if path.exists() and path.read_text() == text:
+            if path.exists() and path.read_bytes() == text.encode():
                 return
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary = path.with_suffix(".new")
             temporary.touch(mode=0o600)
-            temporary.write_text(text)
+            temporary.write_bytes(text.encode())
             temporary.replace(path)
         except OSError as error:
             log.warning("a good manifest cannot be kept for the next start", extra={"error": str(error)})
@@ -40,8 +40,11 @@ class LastGood:
     def manifests(self, name: PurePath) -> tuple[Manifest, ...]:
         """The good objects of the text that was kept; none if there is no such text."""
         try:
-            text = self._path(name).read_text()
-        except (OSError, UnicodeDecodeError):
+            text = self._path(name).read_bytes().decode()
+        except FileNotFoundError:
+            return ()
+        except (OSError, UnicodeDecodeError) as error:
+            log.warning("what was kept of a manifest cannot be read", extra={"source": str(name), "error": str(error)})
             return ()
         return tuple(each for each in read(name, text).manifests if each.value is not None)
 
@@ -50,7 +53,10 @@ class LastGood:
         wanted = {self._path(name) for name in names}
         for path in self._directory.glob("*"):
             if path not in wanted:
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    log.warning("an old manifest that was kept cannot be removed", extra={"error": str(error)})
 
     def _path(self, name: PurePath) -> Path:
         return self._directory / hashlib.sha256(bytes(name)).hexdigest()[:32]

@@ -118,6 +118,23 @@ def test_junk_in_what_is_kept_is_as_if_there_were_nothing(place: Place) -> None:
     assert [type(event) for event in place.start().load()] == [Refused]
 
 
+def test_a_good_file_takes_the_place_of_junk_in_what_is_kept(place: Place) -> None:
+    place.write("a.yaml", model_manifest())
+    place.start().load()
+    for path in place.kept.iterdir():
+        path.write_bytes(b"\xff\xfe[")
+    assert [type(event) for event in place.start().load()] == [Applied]
+    place.write("a.yaml", bad_model())
+    assert [type(event) for event in place.start().load()] == [Applied, Refused]
+
+
+def test_what_cannot_be_removed_keeps_nothing_from_working(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    (place.kept / "directory").mkdir(parents=True)
+    place.write("a.yaml", service(80))
+    assert [type(event) for event in place.start().load()] == [Applied]
+    assert "cannot be removed" in caplog.text
+
+
 def test_a_place_that_cannot_be_written_keeps_nothing_from_working(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
