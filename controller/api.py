@@ -79,6 +79,10 @@ class _ObjectReference(ApiModel):
     namespace: Text | None = None
     """None: the namespace of the object that refers."""
 
+    def object_key(self, namespace: str) -> str:
+        """'namespace/name' of what is referred to, from an object in `namespace`."""
+        return f"{self.namespace or namespace}/{self.name}"
+
 
 class ModelSourceRef(_ObjectReference):
     """The workload that runs the model."""

@@ -60,12 +60,12 @@ def secret_keys(remote: RemoteBackend, namespace: str) -> set[str]:
         auth.api_key_config.secret_ref if auth and auth.api_key_config else None,
         auth.oauth_config.client_secret_ref if auth and auth.oauth_config else None,
     ]
-    return {f"{ref.namespace or namespace}/{ref.name}" for ref in refs if ref is not None}
+    return {ref.object_key(namespace) for ref in refs if ref is not None}
 
 
 def secret_value(ref: SecretKeyRef, namespace: str, secrets: Mapping[str, Secret]) -> tuple[str | None, str]:
     """The value a reference points at, or None and what is missing."""
-    key = f"{ref.namespace or namespace}/{ref.name}"
+    key = ref.object_key(namespace)
     secret = secrets.get(key)
     if secret is None:
         return None, f"Secret {key} does not exist"
@@ -80,11 +80,12 @@ def secret_value(ref: SecretKeyRef, namespace: str, secrets: Mapping[str, Secret
 
 def _api_key(config: ApiKeyConfig, namespace: str, secrets: Mapping[str, Secret]) -> Need:
     ref = config.secret_ref
-    name = f"apikey/{ref.namespace or namespace}/{ref.name}/{ref.key}"
+    key = ref.object_key(namespace)
+    name = f"apikey/{key}/{ref.key}"
     credential = ir.Credential(name, header=config.header.lower(), value_prefix=config.prefix)
     value, missing = secret_value(ref, namespace, secrets)
     if value is not None and not (value.isascii() and value.isprintable() and value):
-        value, missing = None, f"Secret {ref.namespace or namespace}/{ref.name} key {ref.key!r} is not one line of text"
+        value, missing = None, f"Secret {key} key {ref.key!r} is not one line of printable ASCII text"
     return Need(credential, None if value is None else ir.Secret(name, value), missing)
 
 
@@ -92,7 +93,7 @@ def _oauth(config: OAuthConfig, namespace: str, owner: str, secrets: Mapping[str
     ref = config.client_secret_ref
     if ref is not None:
         value, missing = secret_value(ref, namespace, secrets)
-        place = f"{ref.namespace or namespace}/{ref.name}/{ref.key}"
+        place = f"{ref.object_key(namespace)}/{ref.key}"
     else:
         value = config.client_secret.get_secret_value() if config.client_secret else None
         missing, place = "no client secret is given", owner

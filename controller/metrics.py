@@ -194,7 +194,7 @@ def _scrape(metric: MetricIdentifier, model: ModelDeployment, how: Fold) -> Quer
         return Unknown(
             "NotAMetricName", "endpoints can be asked for a metric by its name only, not for a PromQL expression"
         )
-    service = f"{ref.namespace or model.metadata.namespace}/{ref.name}"
+    service = ref.object_key(model.metadata.namespace)
     return ScrapeQuery(service, ref.target_port, metric.name, matchers_of(metric.selector), how)
 
 

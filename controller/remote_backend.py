@@ -133,6 +133,10 @@ class SecretKeyRef(ApiModel):
     key: Text
     namespace: Text | None = None
 
+    def object_key(self, namespace: str) -> str:
+        """'namespace/name' of what is referred to, from an object in `namespace`."""
+        return f"{self.namespace or namespace}/{self.name}"
+
 
 class OAuthConfig(ApiModel):
     """OAuth2 client credentials; the secret stands here or in a Secret."""

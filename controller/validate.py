@@ -102,8 +102,7 @@ def _check_services(manifest: Manifest, model: ModelDeployment, world: _World) -
 
 
 def _check_service(manifest: Manifest, field: str, ref: ServiceRef, world: _World) -> Iterator[FileProblem]:
-    namespace = ref.namespace or manifest.key.partition("/")[0]
-    key = f"{namespace}/{ref.name}"
+    key = ref.object_key(manifest.key.partition("/")[0])
     service = world.services.get(key)
     if service is None:
         if (Kind.SERVICE, key) not in world.known:
@@ -145,7 +144,7 @@ def _check_remotes(
         yield manifest.problem("spec.offloadingConfig.remoteBackend", reason, warning=True)
     for field, remote in places:
         for place, ref in _secret_refs(remote):
-            key = f"{ref.namespace or model.metadata.namespace}/{ref.name}"
+            key = ref.object_key(model.metadata.namespace)
             missing = secret_value(ref, model.metadata.namespace, world.secrets)[1]
             if missing and (key in world.secrets or (Kind.SECRET, key) not in world.known):
                 yield manifest.problem(f"{field}.{place}", missing)

@@ -85,7 +85,7 @@ def test_a_newline_at_the_end_of_a_key_is_no_part_of_it() -> None:
 def test_a_key_that_no_header_can_carry_is_said_without_it(value: str) -> None:
     found = need(API_KEY, {"default/remote": Secret("default/remote", {"key": value.encode()})})
     assert found.source is None
-    assert found.missing == "Secret default/remote key 'key' is not one line of text"
+    assert found.missing == "Secret default/remote key 'key' is not one line of printable ASCII text"
 
 
 def test_a_changed_secret_replaces_the_client() -> None:
