@@ -93,7 +93,7 @@ class Publisher:
         self._peers: dict[str, _Peer] = {}
         self._turned_away: dict[str, str] = {}
         self._refused: dict[_Version, str] = {}
-        self._blocked: frozenset[str] = frozenset()
+        self._blocked: set[str] = set()
         """Routes that cannot be in force together with others that are."""
 
     # Intent
@@ -116,15 +116,29 @@ class Publisher:
                 model = self._models.setdefault(name, _Model(route))
                 model.wanted = route
                 model.refusal = refusals.get(name, "")
-        self._install({name: plan for name, plan in plans.items() if name not in refusals})
+        waiting = self._blocked - update.routes.keys()
+        self._blocked = waiting | objections.keys()
+        plans = {name: plan for name, plan in plans.items() if name not in refusals}
+        retry = waiting if self._frees_hosts(plans) else ()
+        self._install(plans)
         for name in [name for name, plan in plans.items() if plan is None]:
             del self._models[name]
         self._expect(self._catalog.keep_secrets(update.secrets))
-        self._blocked = self._blocked - update.routes.keys() | objections.keys()
-        if blocked := self._blocked - update.routes.keys():
-            # What stood in their way may be gone. They are all named, so this goes no deeper.
-            self.publish(ir.Update({name: self._models[name].wanted for name in blocked}))
+        self._retry(retry)
         return tuple(Refusal(name, reason) for name, reason in refusals.items())
+
+    def _frees_hosts(self, plans: Mapping[str, Plan | None]) -> bool:
+        """Whether a route in force lets go of a host with these plans."""
+        hosts = {name: set(plan.route.hosts) if plan else set() for name, plan in plans.items()}
+        in_force = {name: self._catalog.plans[name] for name in plans.keys() & self._catalog.plans.keys()}
+        return any(not hosts[name].issuperset(plan.route.hosts) for name, plan in in_force.items())
+
+    def _retry(self, names: Iterable[str]) -> None:
+        """What stood in the way of these may be gone. Who asked for them knows of their refusal, and hears of the end
+        of it as of any route that gateways accept.
+        """
+        if wanted := {name: self._models[name].wanted for name in names}:
+            self.publish(ir.Update(wanted))
 
     def _known_refusal(self, plan: Plan) -> str:
         """What was said of a resource in it that has been refused before; empty if there is none."""
@@ -263,7 +277,10 @@ class Publisher:
         for name in names:
             self._models[name].refusal = reason
             plans[name] = self._models[name].accepted
-        self._install(plans | dict.fromkeys(self._catalog.objections(plans)))
+        plans |= dict.fromkeys(self._catalog.objections(plans))
+        retry = self._blocked - plans.keys() if self._frees_hosts(plans) else ()
+        self._install(plans)
+        self._retry(retry)
 
     def _remember(self, version: _Version, words: str) -> None:
         self._refused[version] = words

@@ -530,6 +530,40 @@ def test_what_one_gateway_refuses_before_all_have_it_goes_back_for_all(plane: Pl
     assert plane.publish(bad(A)) == [Refusal(A.name, "no")]
 
 
+def test_a_host_that_a_reverted_route_held_goes_to_who_waited_for_it(plane: Plane) -> None:
+    gateway = refusing(plane)
+    plane.publish(replace(A, hosts=("a", "shared")))
+    gateway.settle()
+    plane.publish(bad(A))
+    gateway.settle()
+    waiting = replace(B, hosts=("shared",))
+    assert plane.publish(waiting) == [Refusal(B.name, "host shared belongs to default/a")]
+    plane.take()
+    assert plane.publish(A) == []
+    gateway.settle()
+    assert {name for event in plane.take(Programmed) for name in event.routes} == {A.name, B.name}  # type: ignore[union-attr]
+    assert plane.has(SCOPED_ROUTE) == {"a", "shared"}
+
+
+def test_a_host_that_a_refused_route_had_taken_goes_to_who_waited_for_it(plane: Plane) -> None:
+    gateway = refusing(plane)
+    plane.publish(A)
+    gateway.settle()
+    plane.publish(replace(bad(A), hosts=("a", "shared")))
+    assert plane.publish(replace(B, hosts=("shared",))) == [Refusal(B.name, "host shared belongs to default/a")]
+    gateway.settle()
+    assert plane.has(SCOPED_ROUTE) == {"a", "shared"}
+    assert programmed("g", B) in plane.take()
+
+
+def test_a_removed_route_waits_for_no_host(plane: Plane) -> None:
+    plane.publish(A)
+    plane.publish(replace(B, hosts=("a",)))
+    plane.publish(gone=(B,))
+    plane.publish(gone=(A,))
+    assert plane.has(SCOPED_ROUTE) == set()
+
+
 def test_a_route_whose_old_host_is_taken_by_now_leaves_instead_of_going_back(plane: Plane) -> None:
     gateway = refusing(plane)
     plane.publish(A)
