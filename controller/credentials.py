@@ -8,8 +8,10 @@ secret from the same place, share one credential, so one token.
 from __future__ import annotations
 
 import hashlib
+import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from controller.api import ApiKeyConfig, ModelDeployment, OAuthConfig, RemoteBackend, SecretKeyRef
 from controller.events import DropToken, Effect, KeepToken, OAuthClient
@@ -49,7 +51,11 @@ def certificate_authority(
     """The remote's own authority in PEM, None if the system's are trusted; and what is missing of it."""
     if remote.tls is None or remote.tls.ca_ref is None:
         return None, ""
-    return secret_value(remote.tls.ca_ref, namespace, secrets)
+    ref = remote.tls.ca_ref
+    value, missing = secret_value(ref, namespace, secrets)
+    if value is not None and not _holds_certificates(value):
+        return None, f"Secret {ref.object_key(namespace)} key {ref.key!r} holds no PEM certificate that can be read"
+    return value, missing
 
 
 def secret_keys(remote: RemoteBackend, namespace: str) -> set[str]:
@@ -76,6 +82,17 @@ def secret_value(ref: SecretKeyRef, namespace: str, secrets: Mapping[str, Secret
         return raw.decode().strip(), ""
     except UnicodeDecodeError:
         return None, f"Secret {key} key {ref.key!r} is not text"
+
+
+@lru_cache(maxsize=256)
+def _holds_certificates(pem: str) -> bool:
+    """Whether there is a certificate, and each is whole. What stands between them, a comment say, does not matter."""
+    try:
+        text = pem.encode("ascii", "replace").decode()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _api_key(config: ApiKeyConfig, namespace: str, secrets: Mapping[str, Secret]) -> Need:

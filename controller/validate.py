@@ -14,7 +14,7 @@ from pathlib import Path
 
 from controller.adapters.files import ManifestDirectory
 from controller.api import ModelDeployment, RemoteBackend, SecretKeyRef, ServiceRef
-from controller.credentials import secret_value
+from controller.credentials import certificate_authority, need_of
 from controller.events import Kind
 from controller.manifests import FileProblem, Manifest
 from controller.metrics import Unknown, query_for
@@ -143,21 +143,25 @@ def _check_remotes(
         reason = "no remote is given, and no defaultRemoteBackend in the config file: nothing can leave"
         yield manifest.problem("spec.offloadingConfig.remoteBackend", reason, warning=True)
     for field, remote in places:
-        for place, ref in _secret_refs(remote):
+        for place, ref, missing in _secret_refs(remote, model, world.secrets):
             key = ref.object_key(model.metadata.namespace)
-            missing = secret_value(ref, model.metadata.namespace, world.secrets)[1]
             if missing and (key in world.secrets or (Kind.SECRET, key) not in world.known):
                 yield manifest.problem(f"{field}.{place}", missing)
 
 
-def _secret_refs(remote: RemoteBackend) -> Iterator[tuple[str, SecretKeyRef]]:
+def _secret_refs(
+    remote: RemoteBackend, model: ModelDeployment, secrets: Mapping[str, Secret]
+) -> Iterator[tuple[str, SecretKeyRef, str]]:
+    """Where a remote refers to a Secret, to which, and what is missing of what it needs there."""
     auth = remote.auth_config
+    need = need_of(remote, model, "", secrets)
+    missing = need.missing if need else ""
     if auth and auth.oauth_config and auth.oauth_config.client_secret_ref:
-        yield "authConfig.oauthConfig.clientSecretRef", auth.oauth_config.client_secret_ref
+        yield "authConfig.oauthConfig.clientSecretRef", auth.oauth_config.client_secret_ref, missing
     if auth and auth.api_key_config:
-        yield "authConfig.apiKeyConfig.secretRef", auth.api_key_config.secret_ref
+        yield "authConfig.apiKeyConfig.secretRef", auth.api_key_config.secret_ref, missing
     if remote.tls and remote.tls.ca_ref:
-        yield "tls.caRef", remote.tls.ca_ref
+        yield "tls.caRef", remote.tls.ca_ref, certificate_authority(remote, model.metadata.namespace, secrets)[1]
 
 
 def _count(number: int, what: str) -> str:

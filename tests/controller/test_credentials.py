@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trustme
 
-from controller.credentials import EXPIRY_MARGIN_S, Need, Vault, need_of
+from controller.credentials import EXPIRY_MARGIN_S, Need, Vault, certificate_authority, need_of, secret_keys
 from controller.events import DropToken, KeepToken, OAuthClient
 from controller.objects import Secret
 from tests.controller.manifests import OAUTH, model, secret
@@ -86,6 +87,30 @@ def test_a_key_that_no_header_can_carry_is_said_without_it(value: str) -> None:
     found = need(API_KEY, {"default/remote": Secret("default/remote", {"key": value.encode()})})
     assert found.source is None
     assert found.missing == "Secret default/remote key 'key' is not one line of printable ASCII text"
+
+
+def authority(pem: str, **ref: str) -> tuple[str | None, str]:
+    tls = {"caRef": {"name": "remote", "key": "ca", **ref}}
+    (remote,) = model(remoteBackend={"host": "r", "scheme": "https", "tls": tls}).spec.offloading_config.remotes
+    (key,) = secret_keys(remote, "default")
+    return certificate_authority(remote, "default", {key: Secret(key, {"ca": pem.encode()})})
+
+
+PEM = trustme.CA().cert_pem.bytes().decode().strip()
+
+
+@pytest.mark.parametrize("pem", [PEM, f"{PEM}\n{PEM}", f"# Zürich\n{PEM}", PEM.replace("\n", "\r\n")])
+def test_one_or_more_certificates_are_an_authority_whatever_stands_between_them(pem: str) -> None:
+    assert authority(pem) == (pem, "")
+    assert authority(pem, namespace="other") == (pem, "")
+
+
+@pytest.mark.parametrize(
+    "pem", ["", "not a certificate", PEM[:300], f"{PEM}\n{PEM.replace('M', '!')}", PEM.replace("CERTIFICATE", "X")]
+)
+def test_what_is_no_certificate_or_not_whole_is_no_authority(pem: str) -> None:
+    missing = "Secret default/remote key 'ca' holds no PEM certificate that can be read"
+    assert authority(pem) == (None, missing)
 
 
 def test_a_changed_secret_replaces_the_client() -> None:

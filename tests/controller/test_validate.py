@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from controller.__main__ import main
@@ -21,6 +22,10 @@ PODS: Json = {
     "type": "Pods",
     "pods": {"metric": {"name": "vllm:num_requests_waiting"}, "target": {"type": "AverageValue", "averageValue": "4"}},
 }
+
+API_KEY: Json = {"type": "apiKey", "apiKeyConfig": {"secretRef": {"name": "s", "key": "k"}}}
+BEHIND_TLS: Json = {"host": "a", "scheme": "https", "tls": {"caRef": {"name": "s", "key": "k"}}}
+AUTHORITY = trustme.CA().cert_pem.bytes().decode()
 
 
 def model(name: str = "llama", **offloading: Any) -> Json:
@@ -120,26 +125,46 @@ def test_a_bad_service_is_told_once_and_not_as_missing_too(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("remote", "place", "ref"),
+    ("remote", "place", "ref", "good"),
     [
-        ({"host": "a", "authConfig": OAUTH}, "authConfig.oauthConfig.clientSecretRef", ("remote", "client-secret")),
         (
-            {"host": "a", "authConfig": {"type": "apiKey", "apiKeyConfig": {"secretRef": {"name": "s", "key": "k"}}}},
+            {"host": "a", "authConfig": OAUTH},
+            "authConfig.oauthConfig.clientSecretRef",
+            ("remote", "client-secret"),
+            "x",
+        ),
+        (
+            {"host": "a", "authConfig": API_KEY},
             "authConfig.apiKeyConfig.secretRef",
             ("s", "k"),
+            "x",
         ),
-        ({"host": "a", "scheme": "https", "tls": {"caRef": {"name": "s", "key": "k"}}}, "tls.caRef", ("s", "k")),
+        (BEHIND_TLS, "tls.caRef", ("s", "k"), AUTHORITY),
     ],
 )
 def test_a_secret_or_a_key_that_is_missing_is_a_problem(
-    tmp_path: Path, remote: Json, place: str, ref: tuple[str, str]
+    tmp_path: Path, remote: Json, place: str, ref: tuple[str, str], good: str
 ) -> None:
     field = f"spec.offloadingConfig.remoteBackend.{place}"
     name, key = ref
     rest = (model(remoteBackend=remote), service(), endpoint_slice())
     expect(found(tmp_path, *rest), field, f"Secret default/{name} does not exist")
     expect(found(tmp_path, *rest, secret(name, other="x")), field, f"Secret default/{name} has no key '{key}'")
-    assert found(tmp_path, *rest, secret(name, **{key: "x"})) == []
+    assert found(tmp_path, *rest, secret(name, **{key: good})) == []
+
+
+@pytest.mark.parametrize(
+    ("remote", "place", "reason"),
+    [
+        ({"host": "a", "authConfig": API_KEY}, "authConfig.apiKeyConfig.secretRef", "is not one line of printable"),
+        (BEHIND_TLS, "tls.caRef", "holds no PEM certificate that can be read"),
+    ],
+)
+def test_a_secret_of_no_use_for_what_it_is_for_is_a_problem(
+    tmp_path: Path, remote: Json, place: str, reason: str
+) -> None:
+    problems = found(tmp_path, model(remoteBackend=remote), service(), endpoint_slice(), secret("s", k="two\nlines"))
+    expect(problems, f"spec.offloadingConfig.remoteBackend.{place}", f"Secret default/s key 'k' {reason}")
 
 
 def test_each_of_several_remotes_is_looked_at(tmp_path: Path) -> None:
