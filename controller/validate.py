@@ -19,6 +19,7 @@ from controller.events import Kind
 from controller.manifests import FileProblem, Manifest
 from controller.metrics import Unknown, query_for
 from controller.objects import SERVICE_LABEL, EndpointSlice, Secret, Service, ready_endpoints
+from controller.routing import hosts_of
 from controller.settings import Settings
 
 
@@ -40,14 +41,15 @@ def render(problems: Sequence[FileProblem]) -> tuple[str, int]:
 def check(manifests: Sequence[Manifest], settings: Settings) -> Iterator[FileProblem]:
     """What is wrong between objects."""
     world = _World.of(manifests)
-    holders: dict[tuple[str, str], Manifest] = {}
+    claims = _Claims()
     for manifest in manifests:
         match manifest.value:
             case ModelDeployment() as model:
-                if not settings.in_scope(model.metadata.namespace):
+                if settings.in_scope(model.metadata.namespace):
+                    yield from claims.check(manifest, model)
+                else:
                     reason = f"not one of the namespaces that the config file names ({settings.namespaces}): not served"
                     yield manifest.problem("metadata.namespace", reason, warning=True)
-                yield from _check_uniqueness(manifest, model, holders)
                 yield from _check_services(manifest, model, world)
                 yield from _check_metrics(manifest, model, settings)
                 yield from _check_remotes(manifest, model, world, settings)
@@ -85,14 +87,34 @@ class _World:
         return _World(frozenset((each.kind, each.key) for each in manifests), services, slices, secrets)
 
 
-def _check_uniqueness(
-    manifest: Manifest, model: ModelDeployment, holders: dict[tuple[str, str], Manifest]
-) -> Iterator[FileProblem]:
-    name = (model.spec.environment, model.spec.model)
-    holder = holders.setdefault(name, manifest)
-    if holder is not manifest:
-        where = f"{holder.key} at {holder.source}"
-        yield manifest.problem("spec.model", f"{name[1]!r} in environment {name[0]!r} is already the model of {where}")
+class _Claims:
+    """Who holds which name, first come, first served: models by (environment, model), and by Host."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[str, str], Manifest] = {}
+        self._hosts: dict[str, Manifest] = {}
+
+    def check(self, manifest: Manifest, model: ModelDeployment) -> Iterator[FileProblem]:
+        """What of the names that a model wants is taken. A model whose name is taken gets no Host either."""
+        holder = self._models.setdefault(model.identity, manifest)
+        if holder is not manifest:
+            environment, name = model.identity
+            reason = f"{name!r} in environment {environment!r} is already the model of {_place(holder)}"
+            yield manifest.problem("spec.model", reason)
+            return
+        wanted = hosts_of(model)
+        lost = {host: holder for host in wanted if (holder := self._hosts.setdefault(host, manifest)) is not manifest}
+        if lost:
+            others = ", ".join(f"{host} ({_place(holder)})" for host, holder in lost.items())
+            field = "spec.serviceRef" if model.spec.service_ref else "spec.model"
+            if len(lost) == len(wanted):
+                yield manifest.problem(field, f"no Host leads to this model, others have them: {others}")
+            else:
+                yield manifest.problem(field, f"others have some of its Hosts: {others}", warning=True)
+
+
+def _place(manifest: Manifest) -> str:
+    return f"{manifest.key} at {manifest.source}"
 
 
 def _check_services(manifest: Manifest, model: ModelDeployment, world: _World) -> Iterator[FileProblem]:

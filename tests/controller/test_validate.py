@@ -44,11 +44,11 @@ def service(*ports: Json, **metadata: str) -> Json:
     }
 
 
-def endpoint_slice(port_name: str = "", of: str = "llama") -> Json:
+def endpoint_slice(port_name: str = "", of: str = "llama", **metadata: str) -> Json:
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {"name": f"{of}-1", "labels": {"kubernetes.io/service-name": of}},
+        "metadata": {"name": f"{of}-1", "labels": {"kubernetes.io/service-name": of}, **metadata},
         "addressType": "IPv4",
         "ports": [{"name": port_name, "port": 8000}],
         "endpoints": [{"addresses": ["127.0.0.1"]}],
@@ -201,7 +201,34 @@ def test_defect_17_two_models_of_one_name_and_environment_are_a_problem(tmp_path
     expect(problems, "spec.model", "'llama' in environment 'production' is already the model of default/llama")
     assert "all.yaml:1" in problems[0].reason
     second["spec"]["environment"] = "staging"
-    assert found(tmp_path, model(), second, service(), endpoint_slice()) == []
+    second["spec"]["serviceRef"]["name"] = "other"
+    others = (service(name="other"), endpoint_slice(of="other"))
+    problems = found(tmp_path, model(), second, service(), endpoint_slice(), *others)
+    expect(problems, "spec.serviceRef", "others have some of its Hosts: llama (default/llama at all", warning=True)
+
+
+def test_a_model_to_which_no_host_leads_is_a_problem(tmp_path: Path) -> None:
+    second = model("second")
+    second["spec"]["model"] = "llama"
+    second["spec"]["environment"] = "staging"
+    problems = found(tmp_path, model(), second, service(), endpoint_slice())
+    expect(problems, "spec.serviceRef", "no Host leads to this model, others have them: llama (default/llama at all")
+
+
+def test_one_service_name_in_two_namespaces_is_a_warning_that_names_the_holder(tmp_path: Path) -> None:
+    second = model("second")
+    second["metadata"]["namespace"] = "other"
+    local = (service(), endpoint_slice(), service(namespace="other"), endpoint_slice(namespace="other"))
+    reason = "others have some of its Hosts: llama (default/llama at all.yaml:1)"
+    expect(found(tmp_path, model(), second, *local), "spec.serviceRef", reason, warning=True)
+
+
+def test_a_model_that_is_not_served_takes_no_name_from_one_that_is(tmp_path: Path) -> None:
+    first = model()
+    first["metadata"]["namespace"] = "a"
+    local = (service(), endpoint_slice(), service(namespace="a"), endpoint_slice(namespace="a"))
+    problems = found(tmp_path, first, model(), *local, settings=Settings(namespaces="default"))
+    expect(problems, "metadata.namespace", "not served", warning=True)
 
 
 def test_a_metric_that_nothing_answers_here_is_a_warning(tmp_path: Path) -> None:
