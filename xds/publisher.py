@@ -6,6 +6,8 @@
   and its own answer decides.
 - A culprit's routes go back to their last accepted state, which every gateway connected at the time had accepted, or
   leave if there is none. The refused versions are refused here too until a changed route brings others.
+- Endpoints and the limit never go back with the rest: whatever else of a route is not in force, those are, since pods
+  move on. Only endpoints that were refused themselves stay out.
 - What all gateways had accepted before does not go back because one more gateway refuses it: that one keeps what it
   has, and is not sent it again.
 
@@ -17,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xds import ir
 from xds.catalog import Catalog, Plan
@@ -35,7 +37,7 @@ from xds.response import Encoder
 from xds.session import Session
 from xds.session_delta import DeltaSession
 from xds.session_state import StateSession
-from xds.snapshot import SECRET, Key, Resource
+from xds.snapshot import ENDPOINTS, SECRET, Key, Resource
 from xds.subscription import Ack, Nack
 from xds.translate import Gateway
 
@@ -66,6 +68,10 @@ class _Model:
     refusal: str = ""
     accepted: Plan | None = None
     waiting: int = 0
+
+    def has_accepted(self, resource: Resource) -> bool:
+        """Whether it is part of what every gateway had."""
+        return self.accepted is not None and self.accepted.resources.get(resource.key) == resource
 
 
 @dataclass(slots=True)
@@ -100,17 +106,13 @@ class Publisher:
 
     def publish(self, update: ir.Update) -> tuple[Refusal, ...]:
         """Puts an update in force, as far as its routes can be. Returns those of its routes that are not."""
-        plans: dict[str, Plan | None] = {}
-        for name, route in update.routes.items():
-            model = self._models.get(name)
-            if route is None and model:
-                plans[name] = None
-            elif route and (model is None or model.wanted != route or model.refusal):
-                plans[name] = self._catalog.plan(route)
-        refusals = {name: words for name, plan in plans.items() if plan and (words := self._known_refusal(plan))}
-        plans = {name: plan for name, plan in plans.items() if name not in refusals}
+        plans, refusals = self._plan(update.routes)
         objections = self._catalog.objections(plans)
-        refusals |= objections
+        for name in objections:
+            del plans[name]
+            if (in_force := self._catalog.plans.get(name)) and (route := update.routes[name]):
+                plans[name] = self._renewed(in_force, route.local)
+        refusals = objections | refusals
         for name, route in update.routes.items():
             if route:
                 model = self._models.setdefault(name, _Model(route))
@@ -118,7 +120,6 @@ class Publisher:
                 model.refusal = refusals.get(name, "")
         waiting = self._blocked - update.routes.keys()
         self._blocked = waiting | objections.keys()
-        plans = {name: plan for name, plan in plans.items() if name not in refusals}
         retry = waiting if self._frees_hosts(plans) else ()
         self._install(plans)
         for name in [name for name, plan in plans.items() if plan is None]:
@@ -126,6 +127,34 @@ class Publisher:
         self._expect(self._catalog.keep_secrets(update.secrets))
         self._retry(retry)
         return tuple(Refusal(name, reason) for name, reason in refusals.items())
+
+    def _plan(self, routes: Mapping[str, ir.Route | None]) -> tuple[dict[str, Plan | None], dict[str, str]]:
+        """What to put in force for those that are news, and why it is less than what is wanted, where it is."""
+        plans: dict[str, Plan | None] = {}
+        refusals: dict[str, str] = {}
+        for name, route in routes.items():
+            model = self._models.get(name)
+            if route is None:
+                if model:
+                    plans[name] = None
+            elif model is None or model.wanted != route or model.refusal:
+                plan = self._catalog.plan(route)
+                if words := self._known_refusal(plan.resources.values()):
+                    refusals[name] = words
+                    good = self._catalog.plans.get(name) or (model.accepted if model else None)
+                    if good is None:
+                        continue
+                    plan = self._renewed(good, route.local)
+                plans[name] = plan
+        return plans, refusals
+
+    def _renewed(self, plan: Plan, wanted: ir.Local) -> Plan:
+        """The same with the endpoints and the limit of now, or with the limit alone if these endpoints were refused."""
+        local = replace(plan.route.local, limit=wanted.limit)
+        renewed = self._catalog.plan(replace(plan.route, local=replace(local, endpoints=wanted.endpoints)))
+        if self._known_refusal(each for each in renewed.resources.values() if each.type_url == ENDPOINTS):
+            return self._catalog.plan(replace(plan.route, local=local))
+        return renewed
 
     def _frees_hosts(self, plans: Mapping[str, Plan | None]) -> bool:
         """Whether a route in force lets go of a host with these plans."""
@@ -140,10 +169,9 @@ class Publisher:
         if wanted := {name: self._models[name].wanted for name in names}:
             self.publish(ir.Update(wanted))
 
-    def _known_refusal(self, plan: Plan) -> str:
-        """What was said of a resource in it that has been refused before; empty if there is none."""
-        versions = ((*key, each.version) for key, each in plan.resources.items())
-        return next((self._refused[version] for version in versions if version in self._refused), "")
+    def _known_refusal(self, resources: Iterable[Resource]) -> str:
+        """What was said of one of them when it was refused before; empty if none was."""
+        return next((words for each in resources if (words := self._refused.get(_version(each)))), "")
 
     def _install(self, plans: Mapping[str, Plan | None]) -> None:
         changed = self._catalog.install(plans) if plans else frozenset()
@@ -261,7 +289,7 @@ class Publisher:
             self._peers[gateway].refused.add(_version(each))
             current = self.snapshot.get(each.key) == each
             users = self._catalog.users(each.key) if current else frozenset()
-            going = {name for name in users if self._catalog.plans[name] is not self._models[name].accepted}
+            going = {name for name in users if not self._models[name].has_accepted(each)}
             if going == users:  # nobody is left who has it in force, and nobody shall bring it back
                 self._remember(_version(each), nack.message)
             routes |= users
@@ -272,13 +300,18 @@ class Publisher:
         self._on_event(Rejected(gateway, nack.type_url, refused, frozenset(routes), nack.message))
 
     def _revert(self, names: Iterable[str], reason: str) -> None:
-        """Back to what every gateway had; out, if there is nothing or another route has its host by now."""
+        """Back to what every gateway had, with the endpoints of now; out, if there is nothing to go back to or another
+        route has its host by now.
+        """
         plans: dict[str, Plan | None] = {}
         for name in names:
-            self._models[name].refusal = reason
-            plans[name] = self._models[name].accepted
-        plans |= dict.fromkeys(self._catalog.objections(plans))
+            model = self._models[name]
+            model.refusal = reason
+            plans[name] = self._renewed(model.accepted, model.wanted.local) if model.accepted else None
+        objections = self._catalog.objections(plans)
+        plans |= dict.fromkeys(objections)
         retry = self._blocked - plans.keys() if self._frees_hosts(plans) else ()
+        self._blocked |= objections.keys()
         self._install(plans)
         self._retry(retry)
 

@@ -4,8 +4,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from google.protobuf.any_pb2 import Any as Any_
 
+from protos.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
+from protos.envoy.service.runtime.v3.rtds_pb2 import Runtime
 from tests.xds.plane import model
 from xds import ir, publisher
 from xds.events import (
@@ -528,6 +531,111 @@ def test_what_one_gateway_refuses_before_all_have_it_goes_back_for_all(plane: Pl
     good.settle()
     assert good.known[ROUTE] == picky.known[ROUTE]
     assert plane.publish(bad(A)) == [Refusal(A.name, "no")]
+
+
+def addresses(gateway: Envoy, name: str = "local/default/a") -> list[int]:
+    """The ports that a gateway sends a model's requests to, as the published resource that it acknowledged has them."""
+    held = gateway.publisher.snapshot.get((ENDPOINTS, name))
+    assert held is not None
+    assert gateway.known[ENDPOINTS][name] == held.version
+    message = ClusterLoadAssignment.FromString(Any_.FromString(held.body).value)
+    hosts = [each for locality in message.endpoints for each in locality.lb_endpoints]
+    return [each.endpoint.address.socket_address.port_value for each in hosts]
+
+
+def limit(plane: Plane, route: ir.Route = A) -> int | None:
+    """What the limits' layer says of a route; None: nothing, so its initial limit is in force."""
+    layer = plane.publisher.snapshot.get((RUNTIME, f"limits-{limit_layer(route.name)}"))
+    assert layer is not None
+    message = Runtime.FromString(Any_.FromString(layer.body).value)
+    values = [message.layer.fields[key].number_value for key in message.layer.fields if f"local/{route.name}." in key]
+    return int(values[0]) if values else None
+
+
+def at(route: ir.Route, *ports: int, limit: int = ir.UNLIMITED) -> ir.Route:
+    """The same at other endpoints."""
+    endpoints = tuple(ir.Endpoint("127.0.0.1", port) for port in ports)
+    return replace(route, local=replace(route.local, endpoints=endpoints, limit=limit))
+
+
+def test_endpoints_and_limit_do_not_go_back_with_a_refused_route(plane: Plane) -> None:
+    gateway = refusing(plane)
+    plane.publish(A)
+    gateway.settle()
+    plane.publish(at(bad(A), 2, 3, limit=7))
+    gateway.settle()
+    assert (addresses(gateway), limit(plane)) == ([2, 3], 7)
+
+
+def test_endpoints_and_limit_follow_while_the_rest_of_a_route_is_refused(plane: Plane) -> None:
+    gateway = refusing(plane)
+    plane.publish(A)
+    gateway.settle()
+    plane.publish(bad(A))
+    gateway.settle()
+    plane.take()
+    gateway.log.clear()
+    for port in (2, 3):
+        assert plane.publish(at(bad(A), port, limit=port)) == [Refusal(A.name, "no")]
+        gateway.settle()
+        assert (addresses(gateway), limit(plane)) == ([port], port)
+    assert gateway.log == ["ClusterLoadAssignment local/default/a"] * 2
+    assert plane.take() == [], "it is still not what was published"
+
+    plane.publish(at(A, 3, limit=3))
+    assert plane.take() == [programmed("g", A)]
+
+
+def test_endpoints_follow_while_a_route_waits_for_a_host(plane: Plane) -> None:
+    gateway = Envoy(plane.publisher, "g")
+    plane.publish(A, B)
+    gateway.settle()
+    wanted = at(replace(B, hosts=("a", "b")), 2)
+    assert plane.publish(wanted) == [Refusal(B.name, "host a belongs to default/a")]
+    gateway.settle()
+    assert addresses(gateway, "local/default/b") == [2]
+    assert plane.has(SCOPED_ROUTE) == {"a", "b"}
+
+
+def test_refused_endpoints_go_back_and_others_are_tried(plane: Plane) -> None:
+    gateway = Envoy(plane.publisher, "g", {ENDPOINTS: (b"6.6.6.6", "no")})
+    plane.publish(A)
+    gateway.settle()
+    wanted = replace(A.local, endpoints=(ir.Endpoint("6.6.6.6", 6),), limit=7)
+    plane.publish(replace(A, local=wanted))
+    gateway.settle()
+    assert (addresses(gateway), limit(plane)) == ([1], 7)
+    assert plane.publish(replace(A, local=replace(wanted, limit=8))) == [Refusal(A.name, "no")]
+    assert limit(plane) == 8
+    assert plane.publish(at(A, 2)) == []
+    gateway.settle()
+    assert (addresses(gateway), limit(plane)) == ([2], None)
+
+
+def test_new_endpoints_leave_a_route_where_it_is_if_one_more_gateway_refuses_the_rest(plane: Plane) -> None:
+    good = Envoy(plane.publisher, "good")
+    plane.publish(bad(A))
+    good.settle()
+    plane.publish(at(bad(A), 2))
+    refusing(plane, name="new")
+    assert plane.has(ROUTE) == {"choose/default/a"}
+    good.settle()
+    assert addresses(good) == [2]
+    assert plane.publish(at(bad(A), 3)) == []
+
+
+def test_a_route_that_left_for_want_of_its_host_comes_back_when_it_is_free(plane: Plane) -> None:
+    gateway = refusing(plane)
+    plane.publish(A)
+    gateway.settle()
+    plane.publish(replace(bad(A), hosts=("new",)))
+    plane.publish(replace(B, hosts=("a",)))
+    gateway.settle()
+    assert plane.has(ROUTE) == {"choose/default/b"}
+    plane.publish(gone=(B,))
+    gateway.settle()
+    assert plane.has(SCOPED_ROUTE) == {"a"}
+    assert plane.has(ROUTE) == {"choose/default/a"}
 
 
 def test_a_host_that_a_reverted_route_held_goes_to_who_waited_for_it(plane: Plane) -> None:
