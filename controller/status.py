@@ -102,7 +102,11 @@ def _accepted(record: Record, refused: Refused | None) -> tuple[str, str, str]:
 
 
 def _resolved(record: Record) -> tuple[str, str, str]:
-    missing = [f"remote {t.remote.spec.name}: {t.remote.reason}" for t in record.targets if not t.remote.ready]
+    missing = [
+        f"remote {t.remote.spec.name}: {t.remote.reason}"
+        for t in record.targets
+        if not (t.remote.ready or t.remote.refused)
+    ]
     if record.unresolved:
         missing.insert(0, record.unresolved)
     if missing:
@@ -113,8 +117,8 @@ def _resolved(record: Record) -> tuple[str, str, str]:
 
 
 def _programmed(record: Record, gateways: frozenset[str]) -> tuple[str, str, str]:
-    if record.rejections:
-        return "False", "ProxyRejected", "; ".join(record.rejections[name] for name in sorted(record.rejections))
+    if words := sorted({*record.rejections.values(), *record.refused_remotes.values()}):
+        return "False", "ProxyRejected", "; ".join(words)
     if not gateways:
         return "Unknown", "NoGateway", "No gateway is connected; one that ran before keeps its last configuration."
     waiting = gateways - record.programmed
