@@ -20,6 +20,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from xds import ir
 from xds.catalog import Catalog, Plan
@@ -45,9 +46,13 @@ MAX_TOMBSTONES = 1_000
 """From here on, those that no stream needs any more are dropped."""
 
 MAX_REFUSED = 10_000
-"""Refused versions that are remembered."""
+"""Refused versions that are remembered: of all gateways, and of each; and gateways that were turned away. Who is
+forgotten is asked, or reported, once more.
+"""
 
 _Version = tuple[str, str, str]
+_Name = TypeVar("_Name")
+_Words = TypeVar("_Words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class _Peer:
     streams: int = 0
     pending: set[Key] = field(default_factory=set)
     incomplete: set[str] = field(default_factory=set)
-    refused: set[_Version] = field(default_factory=set)
+    refused: dict[_Version, None] = field(default_factory=dict)
 
 
 class Publisher:
@@ -210,7 +215,7 @@ class Publisher:
             self._review(frozenset(self._catalog.plans), [gateway])
         peer.streams += 1
         variant = DeltaSession if incremental else StateSession
-        session = variant(self.snapshot, self._encoder, peer.refused, only)
+        session = variant(self.snapshot, self._encoder, peer.refused.keys(), only)
         self._sessions.add(session)
         return session
 
@@ -229,7 +234,7 @@ class Publisher:
     def turn_away(self, gateway: str, version: str, message: str) -> None:
         """A gateway that cannot be served. Reported once, until it has been served or the reason is another."""
         if self._turned_away.get(gateway) != message:
-            self._turned_away[gateway] = message
+            _remember(self._turned_away, gateway, message)
             self._on_event(GatewayRefused(gateway, version, message))
 
     def hear(self, gateway: str, session: Session, report: Ack | Nack) -> None:
@@ -286,12 +291,12 @@ class Publisher:
         culprits = named or nack.resources
         routes, doomed = set[str](), set[str]()
         for each in culprits:
-            self._peers[gateway].refused.add(_version(each))
+            _remember(self._peers[gateway].refused, _version(each), None)
             current = self.snapshot.get(each.key) == each
             users = self._catalog.users(each.key) if current else frozenset()
             going = {name for name in users if not self._models[name].has_accepted(each)}
             if going == users:  # nobody is left who has it in force, and nobody shall bring it back
-                self._remember(_version(each), nack.message)
+                _remember(self._refused, _version(each), nack.message)
             routes |= users
             doomed |= going
         self._revert(doomed, nack.message)
@@ -315,10 +320,12 @@ class Publisher:
         self._install(plans)
         self._retry(retry)
 
-    def _remember(self, version: _Version, words: str) -> None:
-        self._refused[version] = words
-        if len(self._refused) > MAX_REFUSED:
-            del self._refused[next(iter(self._refused))]
+
+def _remember(memory: dict[_Name, _Words], name: _Name, words: _Words) -> None:
+    """Makes room by forgetting who came first."""
+    memory[name] = words
+    if len(memory) > MAX_REFUSED:
+        del memory[next(iter(memory))]
 
 
 def _version(each: Resource) -> _Version:

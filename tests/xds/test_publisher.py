@@ -345,6 +345,15 @@ def test_a_gateway_that_is_turned_away_is_reported_once(plane: Plane) -> None:
     assert plane.take(GatewayRefused) == [GatewayRefused("g", "1.36.4", "too old")]
 
 
+def test_of_gateways_that_were_turned_away_the_newest_are_remembered(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher, "MAX_REFUSED", 2)
+    for name in ("a", "b", "c", "c", "b", "a"):
+        plane.publisher.turn_away(name, "1.36.4", "too old")
+    assert [event.gateway for event in plane.take(GatewayRefused)] == ["a", "b", "c", "a"]
+
+
 def test_tombstones_go_when_every_stream_has_passed_them(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "MAX_TOMBSTONES", 10)
     quick, slow = Envoy(plane.publisher, "quick"), Envoy(plane.publisher, "slow")
@@ -414,6 +423,19 @@ def test_a_refused_version_is_never_sent_again_to_anyone(plane: Plane) -> None:
 
     assert other.known[ROUTE] == gateway.known[ROUTE]
     assert [line for line in gateway.log if line == "RouteConfiguration choose/default/a"] == []
+
+
+def test_of_refused_versions_the_newest_are_remembered(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher, "MAX_REFUSED", 2)
+    gateway = refusing(plane)
+    for number in range(3):
+        plane.publish(bad(A, str(number)))
+        gateway.settle()
+    refused = [plane.publish(bad(A, str(number))) for number in (1, 2, 0)]
+    assert refused == [[Refusal(A.name, "no")], [Refusal(A.name, "no")], []]
+    plane.take()
+    gateway.settle()
+    assert [type(event) for event in plane.take()] == [Rejected], "it is asked again, and says the same"
 
 
 def test_a_changed_route_is_tried_again(plane: Plane) -> None:
