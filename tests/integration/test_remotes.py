@@ -50,8 +50,18 @@ def server_tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
     return context
 
 
+async def asked(backend: Backend, times: int) -> None:
+    async def often_enough() -> bool:
+        return backend.hits >= times
+
+    await eventually(often_enough, f"{backend.name} is asked {times} times")
+
+
 async def logged(stack: Stack, destination: str, failed: str = "") -> Json:
-    """Waits for an access log line of a request that this destination answered, after `failed` did not."""
+    """Waits for an access log line of a request that this destination answered, after `failed` did not.
+
+    Envoy keeps lines for a while, unless there are many, and writes them when it ends.
+    """
     found: list[Json] = []
 
     async def written() -> bool:
@@ -110,12 +120,13 @@ async def test_a_remote_behind_tls_is_trusted_by_its_own_authority(tmp_path: Pat
         http_backend("local") as local,
         http_backend("remote", tls=server_tls(authority, NAME)) as far,
         running(tmp_path, manifests(local, behind_tls(far), authority_secret(authority))) as stack,
-        undisturbed(stack),
     ):
-        line = await logged(stack, "remote-0")
-        assert (line["status"], line["attempts"]) == (200, 1)
-        assert far.hits > 0
+        async with undisturbed(stack):
+            await asked(far, 20)
         assert (await stack.condition("RemoteReady"))["status"] == "True"
+        await stack.stop()
+        line = await logged(stack, "remote-0")
+        assert (line["status"], line["attempts"], line["errors"]) == (200, 1, None)
 
 
 async def test_a_remote_that_is_overloaded_sends_the_request_elsewhere_and_keeps_its_share(tmp_path: Path) -> None:
@@ -123,18 +134,15 @@ async def test_a_remote_that_is_overloaded_sends_the_request_elsewhere_and_keeps
         http_backend("local") as local,
         http_backend("remote", status(429, retry_after="1")) as far,
         running(tmp_path, manifests(local, remote(far))) as stack,
-        undisturbed(stack),
     ):
+        async with undisturbed(stack):
+            await asked(far, 20)
+        assert (await stack.model())["share_ppm"] == 500_000
+        assert (await stack.condition("RemoteReady"))["status"] == "True"
+        await stack.stop()
         line = await logged(stack, "local", failed="remote-0")
         assert (line["status"], line["attempts"]) == (200, 2)
         assert "429" in line["errors"]["remote-0"]
-
-        async def many() -> bool:
-            return far.hits > 20
-
-        await eventually(many, "the remote is asked on")
-        assert (await stack.model())["share_ppm"] == 500_000
-        assert (await stack.condition("RemoteReady"))["status"] == "True"
 
 
 async def test_a_remote_that_answers_503_is_made_up_for_where_that_is_asked_for_and_gets_no_share(
@@ -172,7 +180,7 @@ async def test_a_remote_that_hangs_holds_one_caller_whose_slot_is_free_when_it_g
 
                 await eventually(left, "the remote's slot is free")
             assert (await stack.condition("RemoteReady"))["status"] == "True"
-            await stack.stop()  # Envoy keeps lines for a while, and writes them when it ends
+            await stack.stop()
             assert "UO" in (await logged(stack, "local", failed="remote-0"))["errors"]["remote-0"]
             given_up = await logged(stack, "remote-0")
             assert (given_up["status"], given_up["flags"]) == (0, "DC")

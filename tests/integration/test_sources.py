@@ -249,26 +249,23 @@ spec:
 """
 
 
-@pytest.mark.parametrize(
-    ("printed", "instead", "words"),
-    [
-        (
-            "        target:",
-            "          target:",
-            ("spec.offloadingConfig.metrics[0].external", "move target one level up, next to metric"),
-        ),
-        ("  offloadingConfig:", "\toffloadingConfig:", ("line 9", "tab", "use spaces")),
-        ("  model: llama\n", "", ("spec.model", "is required")),
-    ],
-    ids=["target inside metric", "tab", "no model"],
+WRONG = (
+    (
+        ("        target:", "          target:"),
+        ("metrics[0].external", "target stands inside metric; move target one level up, next to metric"),
+    ),
+    (("  offloadingConfig:", "\toffloadingConfig:"), ("line 9", "tab", "use spaces")),
+    (("  model: llama\n", ""), ("spec.model", "is required")),
 )
-async def test_a_pasted_manifest_that_is_wrong_says_what_to_change_and_the_last_good_one_stays(
-    tmp_path: Path, printed: str, instead: str, words: Sequence[str]
-) -> None:
+"""What is printed otherwise, and what is said of it."""
+
+
+async def test_a_pasted_manifest_that_is_wrong_says_what_to_change_and_the_last_good_one_stays(tmp_path: Path) -> None:
     async with one_model(tmp_path) as (stack, _, _), undisturbed(stack):
-        (stack.manifests / "model.yaml").write_text(PASTED.replace(printed, instead))
-        await problem(stack, "model.yaml", *words)
-        assert (await stack.model())["metrics"][0]["name"] == "vllm:num_requests_waiting"
+        for (right, wrong), words in WRONG:
+            (stack.manifests / "model.yaml").write_text(PASTED.replace(right, wrong))
+            await problem(stack, "model.yaml", *words)
+            assert (await stack.model())["metrics"][0]["name"] == "vllm:num_requests_waiting"
 
 
 async def test_null_match_labels_match_everything(tmp_path: Path) -> None:
