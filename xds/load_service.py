@@ -7,7 +7,8 @@ again when its next report comes. A stream that breaks is opened again by its ga
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import grpc
 import grpc.aio
@@ -28,11 +29,16 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 class LoadService:
-    """What the gateways of a publisher carry, asked of at most `max_streams` at a time."""
+    """What the gateways of a publisher carry, asked of at most `max_streams` at a time. `watch` is entered around each
+    stream, and sees it fail.
+    """
 
-    def __init__(self, publisher: Publisher, max_streams: int) -> None:
+    def __init__(
+        self, publisher: Publisher, max_streams: int, watch: Callable[[], AbstractContextManager[None]]
+    ) -> None:
         self._publisher = publisher
         self._max_streams = max_streams
+        self._watch = watch
         self._streams = 0
 
     def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
@@ -41,6 +47,13 @@ class LoadService:
 
     async def _serve(self, reports: AsyncIterator[bytes], context: Context) -> None:
         self._streams += 1
+        try:
+            with self._watch():
+                await self._admit(reports, context)
+        finally:
+            self._streams -= 1
+
+    async def _admit(self, reports: AsyncIterator[bytes], context: Context) -> None:
         try:
             if self._streams > self._max_streams:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {self._max_streams} streams are taken")
@@ -51,13 +64,12 @@ class LoadService:
             who = introduce(LoadStatsRequest.FromString(first).node)
             if who.objection:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, who.objection)
-            await self._listen(who.gateway, reports, context)
+            with on_stream_of(who.gateway):
+                await self._listen(who.gateway, reports, context)
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the report cannot be decoded")
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no report in {FIRST_REPORT_S:g} s")
-        finally:
-            self._streams -= 1
 
     async def _listen(self, gateway: str, reports: AsyncIterator[bytes], context: Context) -> None:
         clusters = self._publisher.snapshot.logs[CLUSTER]
@@ -71,3 +83,13 @@ class LoadService:
                 asked = loads.wanted(self._publisher.snapshot)
                 if asked != known:
                     await context.write(loads.ask(asked).SerializeToString())
+
+
+@contextmanager
+def on_stream_of(gateway: str) -> Iterator[None]:
+    """Has the traceback of what fails say whose stream it was."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"on a stream of gateway {gateway!r}")
+        raise

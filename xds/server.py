@@ -2,7 +2,8 @@
 
 Each stream has two tasks: its handler reads requests, one writer sends responses. The writer asks the session only when
 the last response has left, so a slow stream holds one response and skips what it was too slow for, and no other stream
-notices. gRPC's own errors end here: a stream that breaks is a gateway that will be back.
+notices. gRPC's own errors end here: a stream that breaks is a gateway that will be back. Any other error is a mistake
+of our own: it ends its stream, and `Server.run` raises it.
 
 The port is plain on loopback and on a unix socket, and nowhere else; with `ServerTls` both sides show certificates.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -24,7 +25,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
-from xds.load_service import LoadService
+from xds.load_service import LoadService, on_stream_of
 from xds.node import Introduction, introduce
 from xds.publisher import Publisher
 from xds.session import ProtocolError, Session
@@ -139,7 +140,7 @@ class Server:
         Raises ListenError.
         """
         server = grpc.aio.server(options=OPTIONS)
-        reports = LoadService(self._publisher, self._max_streams)
+        reports = LoadService(self._publisher, self._max_streams, self._watch)
         server.add_generic_rpc_handlers((*self._services(), reports.handler()))
         port = _bind(server, address, tls)
         await server.start()
@@ -185,6 +186,26 @@ class Server:
     ) -> None:
         self.streams += 1
         try:
+            with self._watch():
+                await self._admit(requests, context, incremental=incremental, only=only)
+        finally:
+            self.streams -= 1
+
+    @contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Around a stream: keeps what is a mistake, and none of the ways a stream ends, for `run`."""
+        try:
+            yield
+        except (grpc.aio.BaseError, grpc.aio.AbortError):
+            raise
+        except Exception as mistake:
+            self._mistakes.put_nowait(mistake)
+            raise
+
+    async def _admit(
+        self, requests: AsyncIterator[bytes], context: Context, *, incremental: bool, only: str | None
+    ) -> None:
+        try:
             if self.streams > self._max_streams:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {self._max_streams} streams are taken")
             async with asyncio.timeout(FIRST_REQUEST_S):
@@ -195,20 +216,14 @@ class Server:
             if who.objection:
                 self._publisher.turn_away(who.gateway, who.version, who.objection)
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, who.objection)
-            await self._follow(who, first, requests, context, incremental=incremental, only=only)
+            with on_stream_of(who.gateway):
+                await self._follow(who, first, requests, context, incremental=incremental, only=only)
         except ProtocolError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request cannot be decoded")
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request in {FIRST_REQUEST_S:g} s")
-        except (asyncio.CancelledError, grpc.aio.BaseError, grpc.aio.AbortError):
-            raise  # the stream ended, in one of the ways a stream ends
-        except Exception as mistake:
-            self._mistakes.put_nowait(mistake)
-            raise
-        finally:
-            self.streams -= 1
 
     async def _follow(
         self,
@@ -224,12 +239,14 @@ class Server:
         stream = _Stream(who, session)
         self._open.add(stream)
         writer = asyncio.create_task(self._write(stream, context))
+        if reader := asyncio.current_task():
+            writer.add_done_callback(lambda _: stream.ended or reader.cancel())
         try:
             self._receive(stream, first)
             async for request in requests:
                 self._receive(stream, request)
         except asyncio.CancelledError:
-            writer.cancel()  # the stream is no more
+            writer.cancel()  # the stream is no more, or the writer has ended it
             raise
         finally:
             stream.ended = True
@@ -237,6 +254,8 @@ class Server:
             self._open.discard(stream)
             self._publisher.close(who.gateway, session)
             await asyncio.wait([writer])  # gRPC takes no status while a response is still leaving
+            if not writer.cancelled() and (mistake := writer.exception()):
+                raise mistake
 
     def _receive(self, stream: _Stream, request: bytes) -> None:
         waited_s = stream.session.receive(request, _now_s())
@@ -252,13 +271,6 @@ class Server:
         self._publisher.hear(stream.who.gateway, stream.session, report)
 
     async def _write(self, stream: _Stream, context: Context) -> None:
-        try:
-            await self._send(stream, context)
-        except Exception as mistake:
-            self._mistakes.put_nowait(mistake)
-            raise
-
-    async def _send(self, stream: _Stream, context: Context) -> None:
         """Sends what the session offers, one response at a time, until the stream ends."""
         while not stream.ended:
             stream.wake.clear()

@@ -159,3 +159,22 @@ async def test_a_stream_that_ends_before_it_began_is_nothing() -> None:
         await gateway.call.done_writing()
         assert await gateway.end() == (grpc.StatusCode.OK, "")
         assert plane.events == []
+
+
+async def test_a_mistake_of_our_own_ends_the_stream_and_is_raised(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as plane, dial(plane) as channel:
+        plane.publish(model("m", 1, remotes=(FIRST,)))
+
+        def fail(_: LoadReported) -> None:
+            raise ZeroDivisionError
+
+        vars(plane.publisher).update(hear_load=fail)
+        gateway = Reporter(channel)
+        await gateway.says()
+        await gateway.asked()
+        await gateway.says(stats(backend_cluster_name(FIRST.backend), (1, 0)))
+        assert (await gateway.end())[0] == grpc.StatusCode.UNKNOWN
+        with pytest.raises(ZeroDivisionError):
+            async with asyncio.timeout(30):
+                await plane.server.run()
+        assert "on a stream of gateway 'g'" in caplog.text

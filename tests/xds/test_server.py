@@ -26,6 +26,7 @@ from xds.publisher import Publisher
 from xds.server import SERVICES, SHORT, ListenError, ServerTls
 from xds.session import Session
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER
+from xds.subscription import Ack, Nack
 from xds.translate import Gateway
 
 AGGREGATED = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
@@ -221,24 +222,65 @@ class MistakeError(Exception):
     """One of our own, in the midst of a stream."""
 
 
-@pytest.mark.parametrize("where", ["offer", "hear"])
-async def test_a_mistake_of_our_own_is_raised_and_no_stream_is_silently_dead(
-    monkeypatch: pytest.MonkeyPatch, where: str
-) -> None:
+def make_mistakes(plane: Plane, unlucky: str, where: str) -> None:
+    """From now on one gateway's streams meet a mistake in a method of their sessions, or in the publisher's `hear`."""
+    opens, hears = plane.publisher.open, plane.publisher.hear
+
     def fail(*_: object) -> None:
         raise MistakeError
 
+    def open_(gateway: str, *args: Any, **options: Any) -> Session:
+        session = opens(gateway, *args, **options)
+        if gateway == unlucky and where != "hear":
+            setattr(session, where, fail)
+        return session
+
+    def hear(gateway: str, session: Session, report: Ack | Nack) -> None:
+        (fail if gateway == unlucky and where == "hear" else hears)(gateway, session, report)
+
+    vars(plane.publisher).update(open=open_, hear=hear)
+
+
+@pytest.mark.parametrize("where", ["receive", "offer", "hear"])
+async def test_a_mistake_of_our_own_is_raised_and_ends_its_stream_alone(
+    caplog: pytest.LogCaptureFixture, where: str
+) -> None:
     async with serving() as plane, connected(plane) as channel:
-        monkeypatch.setattr(Session if where == "offer" else Publisher, where, fail)
-        running = asyncio.create_task(plane.server.run())
-        stream = Stream(channel)
-        await stream.says(CLUSTER)
+        make_mistakes(plane, "unlucky", where)
+        other, stream = Stream(channel, node="other"), Stream(channel, node="unlucky")
+        for each in (other, stream):
+            await each.says(CLUSTER)
+        await other.acks(await other.hears())
         if where == "hear":
             await stream.acks(await stream.hears())
+        assert (await stream.end())[0] == grpc.StatusCode.UNKNOWN
         with pytest.raises(MistakeError):
             async with asyncio.timeout(30):
-                await running
-        stream.call.cancel()
+                await plane.server.run()
+        assert "on a stream of gateway 'unlucky'" in caplog.text
+
+        await eventually(lambda: [each["gateway"] for each in plane.server.status()] == ["other"])
+        plane.publish(model("m", 1))
+        assert [each.name for each in (await other.hears()).resources] == ["local/default/m"]
+
+
+async def test_the_ways_a_stream_ends_are_no_mistakes() -> None:
+    async with serving(max_streams=2) as plane, connected(plane) as channel:
+        running = asyncio.create_task(plane.server.run())
+        left, cancelled = Stream(channel, node="left"), Stream(channel, node="cancelled")
+        for stream in (left, cancelled):
+            await stream.says(CLUSTER)
+            await stream.hears()
+        assert (await Stream(channel).end())[0] == grpc.StatusCode.RESOURCE_EXHAUSTED
+        cancelled.call.cancel()
+        await left.call.done_writing()
+        await eventually(lambda: plane.server.streams == 0)
+        wrong = Stream(channel)
+        await wrong.says("type.googleapis.com/nothing.of.ours")
+        assert (await wrong.end())[0] == grpc.StatusCode.INVALID_ARGUMENT
+        await eventually(lambda: plane.server.streams == 0)
+        assert not running.done()
+        running.cancel()
 
 
 async def test_hundreds_connect_at_once_and_follow_a_change() -> None:
