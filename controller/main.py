@@ -89,6 +89,7 @@ class Runtime:
         self.telemetry.watch(self.engine.records.values, lambda: self.server.streams)
         self.envoy: EnvoyProcess | None = None
         self.addresses: dict[str, str] = {}
+        self.turned_away: dict[str, str] = {}
 
     def status(self) -> dict[str, object]:
         """What /status shows."""
@@ -99,6 +100,7 @@ class Runtime:
             "addresses": self.addresses,
             "models": report(engine.records, engine.refused.values(), engine.vault, engine.gateways.connected, now_s),
             "gateways": self.server.status(),
+            "refused_gateways": self.turned_away,
             "problems": [problem.as_json() for problem in self.manifests.problems],
         }
 
@@ -197,7 +199,10 @@ class Runtime:
             case events.TokenFailed(name=name):
                 self.telemetry.tokens.labels(name, "failed").inc()
             case gateway_events.GatewayRefused(gateway=gateway, message=message):
+                self.turned_away[gateway] = message
                 log.error(message, extra={"gateway": gateway})
+            case gateway_events.GatewayConnected(gateway=gateway):
+                self.turned_away.pop(gateway, None)
             case _:
                 pass
 

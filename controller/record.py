@@ -116,6 +116,7 @@ class Record:
     def accepted_by(self, gateway: str) -> None:
         self.programmed.add(gateway)
         self.rejections.pop(gateway, None)
+        self.rejections.pop("controller", None)  # what a gateway accepts has been published
 
     def rejected_by(self, event: Rejected) -> str:
         """Takes a gateway's refusal. Returns who refused and why, on one line."""

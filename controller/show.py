@@ -20,6 +20,7 @@ def show_status(status: Json) -> str:
     rows = [_gateway_row(gateway, each) for gateway in gateways for each in gateway["types"]]
     columns = ("GATEWAY", "VERSION", "TYPE", "RESOURCES", "STATE", "DETAIL")
     parts.append(_table(columns, rows) or "No gateway is connected.")
+    parts.append("\n".join(f"Refused: {message}" for message in status.get("refused_gateways", {}).values()))
     if status["problems"]:
         problems = [f"{p['source']}: {p['field']}: {p['reason']}".replace(": : ", ": ") for p in status["problems"]]
         parts.append("\n".join(["Problems in manifests:", *(f"  {line}" for line in problems)]))
