@@ -237,11 +237,6 @@ class Vault:
             return f"no token yet: {held.failure or 'waiting for the issuer'}"
         return "no gateway has acknowledged its credential yet"
 
-    def failure(self, name: str) -> str:
-        """The last failure to get a token, empty after a success."""
-        held = self._held.get(name)
-        return held.failure if held else ""
-
     def _restore(self, name: str) -> _Held:
         if name not in self._restored:
             return _Held(None)

@@ -261,8 +261,7 @@ class Engine:
         record.unresolved = ""
         resolved: Resolved | str | None = "spec.serviceRef is missing, so no local endpoint is known"
         if ref is not None:
-            key = f"{ref.namespace or record.spec.metadata.namespace}/{ref.name}"
-            resolved = self._endpoints(key, ref.target_port, follows)
+            resolved = self._endpoints(ref.object_key(record.spec.metadata.namespace), ref.target_port, follows)
         if isinstance(resolved, Resolved):
             record.replicas = resolved.replicas
             record.local = ir.Local(resolved.endpoints, resolved.protocol)
