@@ -218,7 +218,9 @@ async def run(options: RunOptions, settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         reserved = _reserve_listener(options)
-        runtime = Runtime(replace(options, listen=reserved.getsockname()[:2]), settings)
+        # Port 0 is settled here for an Envoy of our own; gateways elsewhere take a free one each.
+        listen = reserved.getsockname()[:2] if options.start_envoy else options.listen
+        runtime = Runtime(replace(options, listen=listen), settings)
         loaded = [event for event in runtime.manifests.load() if runtime.in_scope(event)]
         now = runtime.clock()
         # All is known before the first gateway may ask: one that kept its configuration must not lose a part of it.
