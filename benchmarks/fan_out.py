@@ -49,7 +49,7 @@ OBSERVERS = 20
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """`fans`: models, streams, rounds, whether over TLS. `storms`: kind, models, streams, whether they know all already,
+    """`fans`: models, streams, rounds, whether over TLS. `storms`: kind, models, streams, whether they know everything,
     seconds between changes. `rivals`: models, streams, rounds, goal of the ratio.
     """
 
