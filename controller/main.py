@@ -119,7 +119,15 @@ class Runtime:
         if self.in_scope(event):
             self.queue.put_nowait(event)
 
-    def forget_the_deleted(self) -> None:
+    def load(self) -> None:
+        """Takes in all that there is before the first gateway may ask: one that kept its configuration must not lose a
+        part of it. Raises ManifestError.
+        """
+        loaded = [event for event in self.manifests.load() if self.in_scope(event)]
+        self.carry_out(self.engine.handle_all(in_saved_order(loaded, self.state.order), self.clock()))
+        self._forget_the_deleted()
+
+    def _forget_the_deleted(self) -> None:
         """Drops what was saved of models that were deleted meanwhile. One may still stand in a file that is bad now."""
         if all(problem.warning for problem in self.manifests.problems):
             gone = self.engine.forget_saved()
@@ -221,11 +229,7 @@ async def run(options: RunOptions, settings: Settings) -> None:
         # Port 0 is settled here for an Envoy of our own; gateways elsewhere take a free one each.
         listen = reserved.getsockname()[:2] if options.start_envoy else options.listen
         runtime = Runtime(replace(options, listen=listen), settings)
-        loaded = [event for event in runtime.manifests.load() if runtime.in_scope(event)]
-        now = runtime.clock()
-        # All is known before the first gateway may ask: one that kept its configuration must not lose a part of it.
-        runtime.carry_out(runtime.engine.handle_all(in_saved_order(loaded, runtime.state.order), now))
-        runtime.forget_the_deleted()
+        runtime.load()
         with reserved:
             await _run(runtime, stop)
 
