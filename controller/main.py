@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import signal
@@ -123,9 +124,12 @@ class Runtime:
         """Takes in all that there is before the first gateway may ask: one that kept its configuration must not lose a
         part of it. Raises ManifestError.
         """
+        gc.disable()  # next to nothing of it becomes garbage, and looking for some takes as long as all the rest
         loaded = [event for event in self.manifests.load() if self.in_scope(event)]
         self.carry_out(self.engine.handle_all(in_saved_order(loaded, self.state.order), self.clock()))
         self._forget_the_deleted()
+        gc.freeze()  # nor is it looked for later, when it would hold up a decision
+        gc.enable()
 
     def _forget_the_deleted(self) -> None:
         """Drops what was saved of models that were deleted meanwhile. One may still stand in a file that is bad now."""
