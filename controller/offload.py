@@ -20,10 +20,12 @@ gives no signal at all: instead of bringing all of it back to see what happens, 
 first, and the ratio it causes decides. (A metric that has no value at all without traffic, like a latency quantile,
 stays silent there, and silence moves nothing: such a metric wants a percentage below 100.)
 
-Proportional keeps the metric at its target: local deserves `1 / carried` of the traffic. It moves only outside
-`TOLERANCE`, by bounded steps, and not while local is blind. A metric that is late still tells of the share before the
-last step, and following it both ways at once swings for ever between too much and nothing; so the share rises every
-`interval_s`, but falls only when it has stood for the buffer: leaving is fast, taking back waits for proof.
+Proportional keeps the metric at its target: local deserves `1 / carried` of the traffic. It moves by bounded steps, and
+not while local is blind. A metric that is late still tells of the share before the last step, and following it both
+ways at once swings for ever between too much and nothing; so beyond `TOLERANCE` the share rises every `interval_s`, but
+it falls only when it has stood for the buffer: leaving is fast, taking back waits for proof. Above the target, but
+within the tolerance, it rises as slowly: a metric that saturates (requests running, utilization) may show no more while
+the queue behind it grows without end. Below the target, the tolerance is left alone.
 
 Durations are counted between samples, never from a sample to the clock: a streak of one sample has length 0 however
 long nothing else came, and a gap as long as staleness breaks it. Only staleness looks at the clock. Times are seconds
@@ -371,9 +373,11 @@ def _adjust(policy: Policy, last: Decision, ratio: float, at_s: float) -> Decisi
         return replace(last, wanted_ppm=_fixed_ppm(policy, last))
     last = _within_ceiling(policy, last)
     carried = _carried(policy, last, ratio)
-    on_target = abs(carried * (PPM - last.share_ppm) / PPM - 1) <= TOLERANCE
+    at_local = carried * (PPM - last.share_ppm) / PPM
+    on_target = 1 - TOLERANCE <= at_local <= 1
     share_ppm = _proportional_ppm(policy, last.wanted_ppm, carried)
-    pause_s = policy.interval_s if share_ppm > last.wanted_ppm else max(policy.interval_s, policy.buffer_s)
+    urgent = share_ppm > last.wanted_ppm and at_local > 1 + TOLERANCE
+    pause_s = policy.interval_s if urgent else max(policy.interval_s, policy.buffer_s)
     too_soon = last.stepped_at_s is not None and at_s - last.stepped_at_s < pause_s
     if share_ppm == last.wanted_ppm or on_target or too_soon or _blind(policy, last):
         return last

@@ -181,13 +181,38 @@ def test_proportional_does_not_swing_after_a_metric_that_is_late(late_s: int) ->
     assert settled[0] == pytest.approx(PPM // 2, abs=50_000)
 
 
-@pytest.mark.parametrize("ratio", [0.91, 1.0, 1.09])
-def test_proportional_ignores_what_is_within_its_tolerance(ratio: float) -> None:
+@pytest.mark.parametrize("ratio", [0.91, 1.0])
+def test_proportional_ignores_what_is_within_its_tolerance_below_the_target(ratio: float) -> None:
     machine = linear(Machine(PROPORTIONAL), 2, for_s=60)
     before = machine.percent
     machine.now += 1
 
-    assert machine.hear(ratio, for_s=30).percent == before
+    assert machine.hear(ratio, for_s=600).percent == before
+
+
+def test_proportional_rises_once_a_buffer_while_the_metric_is_within_its_tolerance_above_the_target() -> None:
+    machine = linear(Machine(PROPORTIONAL), 2, for_s=60)
+    before = machine.percent
+    machine.now += 1
+    machine.hear(1.05, for_s=600)
+    moves = [b.share_ppm for a, b in pairwise(machine.history) if a.share_ppm != b.share_ppm][-10:]
+
+    assert machine.percent > before + 10
+    assert moves == sorted(moves)
+    assert len({decision.share_ppm for decision in machine.history[-601:]}) <= 600 / PROPORTIONAL.buffer_s + 2
+
+
+def test_proportional_ends_a_queue_behind_a_metric_that_saturates_close_to_its_target() -> None:
+    """24 slots, a target of 22 of them, and a load of 1.25: the metric never shows more than 1.09."""
+    machine = Machine(PROPORTIONAL)
+    queue_s = 0.0
+    for _ in range(3600):
+        machine.now += 1
+        load = 1.25 * (1 - machine.decision.share_ppm / PPM)
+        queue_s = max(0.0, queue_s + load - 1)
+        machine.sample(24 / 22 * (1 if queue_s else load))
+
+    assert queue_s == 0
 
 
 def test_proportional_stays_within_the_percentage() -> None:
