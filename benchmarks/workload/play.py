@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.scale.processes import cpu_s
 from benchmarks.workload import player, process, server
+from controller.settings import INTERVAL_MIN_S
 from controller.simulate.score import SLO_S, Decided, Served
 from controller.simulate.workload import LOCAL, REMOTE, Arrival, Timing
 from tests.support import envoy
@@ -102,16 +103,18 @@ async def play(
     *,
     speed: float,
     gateways: Sequence[float] = (1.0,),
+    leasing: bool = True,
     beside: Beside | None = None,
-    arguments: Sequence[str] = (),
 ) -> Outcome:
     """Plays `arrivals`, which begin at 0 s, for each model at once.
 
-    `gateways`: the share of the callers that each of them gets, adding up to 1. `beside` runs while the load is played.
-    `arguments`: more flags for `spillway run`. A behaviour's shortest signal is 0.1 s of the run: so much for `speed`.
+    `gateways`: the share of the callers that each of them gets, adding up to 1. One is the Envoy that `spillway run`
+    starts; several are started beside it, with one worker each. `leasing` False: each keeps its static part of a limit.
+    `beside` runs while the load is played. Metrics cannot be asked more often than every 0.1 s of the run, so `speed`
+    is at most 10 where a model has one.
     """
     with tempfile.TemporaryDirectory(prefix="spillway-") as directory:
-        async with stage(Path(directory), models, speed=speed, gateways=gateways, arguments=arguments) as set_up:
+        async with stage(Path(directory), models, speed, gateways, leasing=leasing) as set_up:
             load = _load(set_up, models, arrivals)
             async with process.running(player.run, load) as callers:
                 await callers.receive()
@@ -120,25 +123,21 @@ async def play(
 
 @asynccontextmanager
 async def stage(
-    directory: Path,
-    models: Sequence[Model],
-    *,
-    speed: float,
-    gateways: Sequence[float],
-    arguments: Sequence[str] = (),
+    directory: Path, models: Sequence[Model], speed: float, gateways: Sequence[float], *, leasing: bool
 ) -> AsyncIterator[Stage]:
     """Servers, a controller and its gateways, programmed with all models."""
     options = [server.ServerOptions(each.name, each.slots, _faster(LOCAL, speed)) for each in models]
     options.append(server.ServerOptions(REMOTE_NAME, None, _faster(REMOTE, speed)))
     alone = len(gateways) == 1
-    flags = [*arguments, "--access-log", "/dev/null", *([] if alone else ["--no-envoy"])]
-    config = {"metricInformer": {"type": "endpoints", "endpoints": {"intervalSeconds": SIGNAL_S / speed}}}
+    flags = ["--access-log", "/dev/null", *([] if alone else ["--no-envoy"])]
+    interval_s = max(INTERVAL_MIN_S, SIGNAL_S / speed)
+    config = {"metricInformer": {"type": "endpoints", "endpoints": {"intervalSeconds": interval_s}}}
     async with AsyncExitStack() as block:
         servers = await block.enter_async_context(process.running(server.serve, tuple(options)))
         ports: Mapping[str, int] = await servers.receive()
         files = {f"{each.name}.yaml": manifests(each, ports, speed) for each in models}
         stack = await block.enter_async_context(running(directory / "run", files, config, flags))
-        started = _own(stack) if alone else await _others(block, stack, directory, len(gateways))
+        started = _own(stack) if alone else await _others(block, stack, len(gateways), leasing=leasing)
         await eventually(lambda: _programmed(stack, len(models), len(gateways)), "all models are programmed")
         entries = tuple(
             player.Gateway("127.0.0.1", port, share) for (port, _), share in zip(started, gateways, strict=True)
@@ -152,15 +151,20 @@ def _own(stack: Stack) -> list[tuple[int, int]]:
     return [(_port(stack.addresses["listen"]), identity["pid"])]
 
 
-async def _others(block: AsyncExitStack, stack: Stack, directory: Path, count: int) -> list[tuple[int, int]]:
+async def _others(block: AsyncExitStack, stack: Stack, count: int, *, leasing: bool) -> list[tuple[int, int]]:
     """Starts gateways of one worker each; the ports and the processes."""
-    xds_port = _port(stack.addresses["xds"])
-    names = [f"gateway-{number}" for number in range(count)]
-    started = [
-        await block.enter_async_context(envoy.running(directory / name, envoy.bootstrap(xds_port, name)))
-        for name in names
-    ]
+    started = []
+    for name in (f"gateway-{number}" for number in range(count)):
+        bootstrap = envoy.bootstrap(_port(stack.addresses["xds"]), name)
+        configuration = bootstrap if leasing else _without_leases(bootstrap)
+        started.append(await block.enter_async_context(envoy.running(stack.directory / name, configuration)))
     return [((await each.listener("front"))[1], each.process.pid) for each in started]
+
+
+def _without_leases(bootstrap: str) -> str:
+    """As it was before there were leases: such a gateway keeps its static part."""
+    lines = bootstrap.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith(("- {name: lent,", "- {name: borrowed,")))
 
 
 def manifests(model: Model, ports: Mapping[str, int], speed: float, **behavior: object) -> tuple[dict[str, Any], ...]:

@@ -1,0 +1,251 @@
+"""A request trace against servers with too few slots: how many callers wait too long, and how much leaves.
+
+**Played**: `spillway run` and Envoy, as users run them, on manifests that differ in their policy only. All policies at
+all loads run side by side, a model each with a server group of its own, fed with the same twenty minutes of the trace
+(those whose load is nearest to the whole's), ten times faster. Servers and callers are simulated: S slots and a queue
+in the order of arrival, 0.15 ms a context token until the first byte, 25 ms a generated token; a remote without limits
+that answers after 0.5 s + 0.1 ms a context token. All times below are the trace's own. A caller is served well if its
+first byte comes within 2 s of the moment at which it should have asked, so what a late player costs counts too. Load is
+the mean work over the slots. Each policy is played once: another run gives other numbers, by about a point.
+
+**Simulated**: the production engine before the same servers in virtual time, with gateways that do at once what they
+are told. It gives the whole trace, the sweeps, and, on the same twenty minutes, what the played run is compared with.
+
+**Policies**: `none` keeps all local. `Beamlit` is its loop as it was promised, 50 % from when a 15 s scrape, polled
+every 5 s, is above the target; played, it sets `mode` in the manifest. `Fixed` is our 50 % with our rule of returning,
+`Proportional` follows a signal of 1 s, `spill` has a limit of one request a slot and no metric. `oracle` is computed:
+it knows each wait in advance and sends away exactly who would wait too long.
+
+What it does not show: the machine carries callers, servers, Envoy and controller on the same cores, so that in the
+trace's time everything is ten times slower than on machines of their own (how late the player and the servers were is
+among the figures). Remotes never fail or slow down here. Leases between gateways and Envoy's load reports keep their
+own pace: to them the load changes ten times faster than in earnest.
+
+The trace: `SPILLWAY_TRACE` names a CSV with the columns TIMESTAMP, ContextTokens and GeneratedTokens, such as the
+conversation trace of the Azure LLM inference dataset 2023 (`AzureLLMInferenceTrace_conv.csv` of the repository
+Azure/AzurePublicDataset, CC-BY 4.0). Without it a bursty one is made up, always the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import overflow_simulated as simulated
+from benchmarks.figures import Report, at_least, at_most
+from benchmarks.overflow_page import plot, tables
+from benchmarks.workload import beamlit
+from benchmarks.workload.play import UNEVEN, Model, Outcome, Usage, play
+from controller.simulate import trace
+from controller.simulate.score import Score, score
+from controller.simulate.workload import LOCAL, Arrival
+
+TITLE = "Overflow quality: a request trace through the whole product, and in simulation"
+BUDGET_S = 270
+
+SPEED = 10.0
+EXCERPT_S, GATEWAYS_S = 1200.0, 200.0
+"""How much of the trace is played for the policies, and for the numbers of gateways."""
+GOAL_SLOTS = 28
+"""A load of 1.08 on the conversation trace."""
+PLAYED = tuple(policy for policy in simulated.POLICIES if policy != simulated.ORACLE)
+GOALS = {"spill": (99.5, 16.0), "proportional": (98.0, 25.0)}
+"""At `GOAL_SLOTS` on the conversation trace: SLO attainment at least, remote share at most, in percent."""
+LATE_MS = 5.0
+"""A run whose player or servers were later than this in more than a hundredth of all cases is not valid."""
+SYNTHETIC_S, SYNTHETIC_RATE, SYNTHETIC_SEED = 3500.0, 5.53, 1
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A trace, its name, and what to hold it to."""
+
+    name: str
+    arrivals: tuple[Arrival, ...]
+    has_goals: bool
+
+    @property
+    def mean_work(self) -> float:
+        """How many slots are busy on average if none waits."""
+        return _work_s(self.arrivals) / self.arrivals[-1].at_s
+
+    def at(self, slots: int) -> float:
+        return round(self.mean_work / slots, 2)
+
+    def excerpt(self, length_s: float) -> tuple[Arrival, ...]:
+        """Of all stretches so long that begin on a whole minute, the one whose load is nearest to the whole's."""
+        last_s = max(0.0, self.arrivals[-1].at_s - length_s)
+        stretches = [self._stretch(60.0 * minute, length_s) for minute in range(int(last_s // 60) + 1)]
+        return min(stretches, key=lambda some: abs(_work_s(some) / length_s - self.mean_work))
+
+    def _stretch(self, from_s: float, length_s: float) -> tuple[Arrival, ...]:
+        return tuple(
+            replace(each, at_s=each.at_s - from_s) for each in self.arrivals if from_s <= each.at_s < from_s + length_s
+        )
+
+
+async def run(report: Report, *, quick: bool) -> None:
+    load = load_trace(os.environ)
+    slots = (GOAL_SLOTS,) if quick else simulated.SLOTS
+    excerpt = load.excerpt(20.0 if quick else EXCERPT_S)
+    loads = [f"{load.at(each):g} ({each} slots)" for each in simulated.SLOTS]
+    report.note(
+        f"The load: {load.name}; {len(load.arrivals):,} requests in {load.arrivals[-1].at_s:,.0f} s, "
+        f"played {len(excerpt):,} of them. Loads: {', '.join(loads)}."
+    )
+    _simulate(report, load, excerpt, slots, quick=quick)
+    await _play(report, load, excerpt, slots)
+    _compare(report)
+    await _gateways(report, load, load.excerpt(10.0 if quick else GATEWAYS_S), (2,) if quick else tuple(UNEVEN))
+
+
+def load_trace(environ: Mapping[str, str]) -> Load:
+    """The one that SPILLWAY_TRACE names, or a made-up one."""
+    if path := environ.get("SPILLWAY_TRACE"):
+        with Path(path).open(encoding="utf-8") as lines:
+            return Load(Path(path).name, tuple(trace.read(lines)), has_goals=True)
+    arrivals = trace.bursty(SYNTHETIC_SEED, SYNTHETIC_S, SYNTHETIC_RATE)
+    return Load("a bursty one, made up, for SPILLWAY_TRACE is not set", tuple(arrivals), has_goals=False)
+
+
+def _work_s(arrivals: Sequence[Arrival]) -> float:
+    return sum(map(LOCAL.service_s, arrivals))
+
+
+# Simulated
+
+
+def _simulate(report: Report, load: Load, excerpt: Sequence[Arrival], slots: Sequence[int], *, quick: bool) -> None:
+    report.say("simulating all policies at all loads, and sweeping their knobs")
+    data = report.data
+    for name, arrivals in (("whole", load.arrivals), ("simulated", excerpt)):
+        data[name] = [
+            _row(policy, load, each, simulated.simulate(policy, each, arrivals))
+            for policy in simulated.POLICIES
+            for each in slots
+        ]
+    data["sweeps"] = [
+        {"setting": point.setting, **_row(point.policy, load, each, point.score)}
+        for each in slots
+        for point in simulated.pareto(each, excerpt, quick=quick)
+    ]
+    _judge(report, data["whole"], load, "the whole trace, simulated")
+
+
+def _row(policy: str, load: Load, slots: int, scored: Score) -> dict[str, Any]:
+    return {"policy": policy, "load": load.at(slots), "slots": slots, **asdict(scored)}
+
+
+def _judge(report: Report, rows: Sequence[Mapping[str, Any]], load: Load, of: str) -> None:
+    """Figures for the load that the goals are for."""
+    for row in (row for row in rows if row["slots"] == GOAL_SLOTS):
+        goals = GOALS.get(row["policy"]) if load.has_goals else None
+        case = {"of": of, "policy": row["policy"], "load": row["load"]}
+        attained, left = 100 * row["slo_attainment"], 100 * row["remote_share"]
+        report.figure("first byte within 2 s", "%", attained, *([at_least(goals[0])] if goals else []), **case)
+        report.figure("remote share", "%", left, *([at_most(goals[1])] if goals else []), **case)
+
+
+# Played
+
+
+async def _play(report: Report, load: Load, excerpt: Sequence[Arrival], slots: Sequence[int]) -> None:
+    models = [_model(policy, each) for policy in PLAYED for each in slots]
+    report.say(f"playing {len(excerpt) * len(models):,} requests for {len(models)} models")
+    steered = [model for model in models if model.name.startswith(simulated.BEAMLIT)]
+    outcome = await play(models, excerpt, speed=SPEED, beside=partial(beamlit.steer, models=steered))
+    report.data["played"] = [
+        _row(policy, load, each, _score(outcome, _model(policy, each).name)) for policy in PLAYED for each in slots
+    ]
+    _judge(report, report.data["played"], load, "the excerpt, played")
+    hours = excerpt[-1].at_s / 3600
+    for row in (row for row in report.data["played"] if row["slots"] == GOAL_SLOTS):
+        case = {"of": "the excerpt, played", "policy": row["policy"], "load": row["load"]}
+        report.figure("shifts", "an hour", row["shifts_per_hour"], **case)
+        report.figure("cost", "$ an hour", row["cost"] / hours, **case)
+    report.figure("answers other than 200", "", outcome.errors, at_most(0))
+    _account(report, outcome.usage)
+
+
+def _model(policy: str, slots: int) -> Model:
+    offloading = beamlit.offloading() if policy == simulated.BEAMLIT else simulated.offloading(policy, slots)
+    return Model(f"{policy.replace(' + ', '-')}-{slots}", slots, offloading)
+
+
+def _score(outcome: Outcome, model: str) -> Score:
+    return score(outcome.served[model], outcome.decided[model], prices=simulated.PRICES)
+
+
+def _account(report: Report, usage: Usage) -> None:
+    """What the machine did meanwhile, and whether the callers' clock was kept."""
+    for who in ("player", "servers", "controller", "envoys"):
+        report.figure("in use", "cores", getattr(usage, who), process=who)
+    for who, late_s in (("player", usage.player_late_s), ("servers", usage.servers_late_s)):
+        late_ms = [1000 * each for each in late_s]
+        figure = report.figure("late", "ms", late_ms, at_most(LATE_MS, "p99"), process=who)
+        if not all(figure.verdicts):
+            report.note(f"The {who} ran late, so this run is not valid: something else was using the machine.")
+
+
+def _compare(report: Report) -> None:
+    """Each played policy and load with the simulation of the same minutes."""
+    expected = {(row["policy"], row["slots"]): row for row in report.data["simulated"]}
+    for name, key in (("first byte within 2 s", "slo_attainment"), ("remote share", "remote_share")):
+        apart = [100 * abs(row[key] - expected[row["policy"], row["slots"]][key]) for row in report.data["played"]]
+        report.figure(f"{name}: played, apart from simulated", "points", apart, at_most(3.0, "maximum"))
+
+
+# Gateways
+
+
+async def _gateways(report: Report, load: Load, arrivals: Sequence[Arrival], counts: Sequence[int]) -> None:
+    report.data["gateways"] = []
+    for count in counts:
+        report.say(f"playing {len(arrivals):,} requests through {count} gateway{'s' if count > 1 else ''}")
+        spilled = await spill(arrivals, gateways=count)
+        static = {each: simulated.simulate("spill", each, arrivals, UNEVEN[count]) for each in spilled.scores}
+        for how, scores in (("played", spilled.scores), ("static split, simulated", static)):
+            rows = [{"how": how, "gateways": count, **_row("spill", load, each, scores[each])} for each in scores]
+            report.data["gateways"] += rows
+            case = {"of": how, "policy": "spill", "load": load.at(GOAL_SLOTS), "gateways": count}
+            report.figure("first byte within 2 s", "%", 100 * scores[GOAL_SLOTS].slo_attainment, **case)
+            report.figure("remote share", "%", 100 * scores[GOAL_SLOTS].remote_share, **case)
+
+
+@dataclass(frozen=True, slots=True)
+class Spilled:
+    """By slots: the score, and by how many requests local was above the model's limit, in each sample of its server."""
+
+    scores: Mapping[int, Score]
+    over: Mapping[int, Sequence[int]]
+    usage: Usage
+
+
+async def spill(
+    arrivals: Sequence[Arrival],
+    *,
+    gateways: int,
+    leasing: bool = True,
+    speed: float = SPEED,
+    slots: Sequence[int] = simulated.SLOTS,
+) -> Spilled:
+    """Plays spilling at each number of slots, side by side, through so many gateways with an uneven load."""
+    models = {each: _model("spill", each) for each in slots}
+    outcome = await play(list(models.values()), arrivals, speed=speed, gateways=UNEVEN[gateways], leasing=leasing)
+    return Spilled(
+        scores={each: _score(outcome, model.name) for each, model in models.items()},
+        over={each: _over(model, outcome) for each, model in models.items()},
+        usage=outcome.usage,
+    )
+
+
+def _over(model: Model, outcome: Outcome) -> list[int]:
+    limit = model.offloading["localLimit"]["maxConcurrentRequestsPerReplica"]
+    return [max(0, count - limit) for count in outcome.in_progress[model.name]]
+
+
+__all__ = ["BUDGET_S", "TITLE", "Load", "Spilled", "load_trace", "plot", "run", "spill", "tables"]
