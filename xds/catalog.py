@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from xds import ir
-from xds.snapshot import ROUTE, SCOPED_ROUTE, SECRET, Key, Resource, Snapshot
+from xds.snapshot import CLUSTER, ROUTE, SCOPED_ROUTE, SECRET, Key, Resource, Snapshot
 from xds.translate import (
     LIMIT_LAYERS,
     Gateway,
+    backend_cluster_name,
     backend_resource,
     gateway_resources,
     limit_layer,
@@ -34,10 +35,6 @@ class Plan:
     route: ir.Route
     resources: Mapping[Key, Resource]
     required: frozenset[Key]
-
-    @property
-    def secrets(self) -> set[str]:
-        return {name for each in self.resources.values() for type_url, name in each.refs if type_url == SECRET}
 
 
 class Catalog:
@@ -64,11 +61,17 @@ class Catalog:
         Limits are not required, for they are in force as soon as they are read; nor is a RouteConfiguration without a
         scope, since nothing leads a gateway to ask for it.
         """
+        before = self.plans.get(route.name)
+        own = route_resources(route, before.route, before.resources) if before else route_resources(route)
         backends = dict.fromkeys(remote.backend for remote in route.remotes)
-        own = route_resources(route)
-        resources = {each.key: each for each in (*own, *(backend_resource(each, self._gateway) for each in backends))}
+        resources = {each.key: each for each in (*own, *map(self._backend, backends))}
         scoped = any(each.type_url == SCOPED_ROUTE for each in own)
         return Plan(route, resources, frozenset(key for key in resources if scoped or key[0] != ROUTE))
+
+    def _backend(self, backend: ir.Backend) -> Resource:
+        """Its cluster, whose name says all of its content: where one is in force, it is the one."""
+        known = self.snapshot.get((CLUSTER, backend_cluster_name(backend)))
+        return known or backend_resource(backend, self._gateway)
 
     def objections(self, plans: Mapping[str, Plan | None]) -> dict[str, str]:
         """Those of the plans (None: the route goes) that cannot be in force together with the rest, with the reason."""
@@ -85,17 +88,21 @@ class Catalog:
 
     def install(self, plans: Mapping[str, Plan | None]) -> frozenset[Key]:
         """Puts plans without objections in force, in one change. Returns the resources that differ now."""
-        touched: set[Key] = set()
-        secrets: set[str] = set()
+        put: list[Resource] = []
+        released: dict[Key, Resource] = {}
+        layers: set[int] = set()
         for name, plan in plans.items():
-            for each in (self.plans.get(name), plan):
-                touched.update(each.resources if each else ())
-                secrets.update(each.secrets if each else ())
-            self._replace(name, plan)
-        put = [each for plan in plans.values() if plan for each in plan.resources.values()]
-        layers = {limit_layer(name) for name in plans}
+            old = self.plans.get(name)
+            before = old.resources if old else {}
+            after = plan.resources if plan else {}
+            put += [each for key, each in after.items() if before.get(key) is not each]
+            released |= {key: each for key, each in before.items() if key not in after}
+            if self._set_limit(name, plan):
+                layers.add(limit_layer(name))
+            self._replace(name, old, plan)
+        secrets = {name for each in (*put, *released.values()) for type_url, name in each.refs if type_url == SECRET}
         put += [limits_resource(layer, self._limits[layer]) for layer in layers]
-        changed = self.snapshot.apply(put, [key for key in touched if key not in self._users])
+        changed = self.snapshot.apply(put, [key for key in released if key not in self._users])
         return changed | self._provide(secrets)
 
     def keep_secrets(self, secrets: Mapping[str, ir.Secret | None]) -> frozenset[Key]:
@@ -117,25 +124,31 @@ class Catalog:
                 drop.append((SECRET, name))
         return self.snapshot.apply(put, drop)
 
-    def _replace(self, name: str, plan: Plan | None) -> None:
+    def _set_limit(self, name: str, plan: Plan | None) -> bool:
+        """Notes a limit that differs from the one its cluster was created with. True if that is news."""
         limits = self._limits[limit_layer(name)]
-        if old := self.plans.pop(name, None):
-            for key in old.resources:
-                self._users[key].discard(name)
-                if not self._users[key]:
-                    del self._users[key]
-            for host in old.route.hosts:
-                if self._hosts.get(host) == name:
-                    del self._hosts[host]
-        limits.pop(name, None)
-        if plan is None:
-            return
-        self.plans[name] = plan
-        for key in plan.resources:
-            self._users.setdefault(key, set()).add(name)
-        self._hosts.update(dict.fromkeys(plan.route.hosts, name))
-        if plan.route.local.limit != plan.route.local.initial_limit:
+        known = limits.pop(name, None)
+        if plan and plan.route.local.limit != plan.route.local.initial_limit:
             limits[name] = plan.route.local.limit
+        return limits.get(name) != known
+
+    def _replace(self, name: str, old: Plan | None, plan: Plan | None) -> None:
+        before = old.resources.keys() if old else set()
+        after = plan.resources.keys() if plan else set()
+        for key in before - after:
+            self._users[key].discard(name)
+            if not self._users[key]:
+                del self._users[key]
+        for key in after - before:
+            self._users.setdefault(key, set()).add(name)
+        for host in old.route.hosts if old else ():
+            if self._hosts.get(host) == name:
+                del self._hosts[host]
+        if plan is None:
+            self.plans.pop(name, None)
+        else:
+            self.plans[name] = plan
+            self._hosts.update(dict.fromkeys(plan.route.hosts, name))
 
     def _conflict(self, plans: Mapping[str, Plan | None]) -> tuple[str, str] | None:
         """A route whose host another one has, or claimed before, with the reason."""

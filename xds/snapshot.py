@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import xxhash
-from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -43,8 +42,13 @@ class DanglingReferenceError(ValueError):
     """A change would leave references to resources that do not exist."""
 
 
+_ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
+
+
 def varint(value: int) -> bytes:
     """Protobuf's encoding of an unsigned integer."""
+    if value < len(_ONE_BYTE):
+        return _ONE_BYTE[value]
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -94,7 +98,8 @@ class Resource:
 
 def resource(type_url: str, name: str, message: Message, refs: Iterable[Key] = ()) -> Resource:
     """Encodes `message`; equal messages give equal bytes, and so equal versions, in every process."""
-    body = Any(type_url=type_url, value=message.SerializeToString(deterministic=True)).SerializeToString()
+    value = message.SerializeToString(deterministic=True)
+    body = text_field(1, type_url) + length_delimited(2, len(value)) + value  # google.protobuf.Any
     return Resource(type_url, name, xxhash.xxh3_64_hexdigest(body), body, tuple(refs))
 
 

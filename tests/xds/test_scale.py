@@ -1,16 +1,17 @@
 """Work is in proportion to what changed, shown by counting what is touched; no clock is asked."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from tests.xds.plane import model
 from tests.xds.talk import DeltaClient, StateClient, World, word
-from xds import catalog, ir, snapshot
+from xds import ir, snapshot
 from xds.publisher import Publisher
 from xds.response import Encoder, Push
 from xds.snapshot import CLUSTER, ROUTE, Entry, Resource
-from xds.translate import Gateway, route_resources
+from xds.translate import Gateway
 
 RESOURCES = 10_000
 STREAMS = 1_000
@@ -110,18 +111,18 @@ def test_a_changed_share_touches_one_route_among_many(monkeypatch: pytest.Monkey
     publisher = Publisher(Gateway(), lambda event: None)
     routes = {f"default/m{number}": model(f"m{number}", 1) for number in range(500)}
     publisher.publish(ir.Update(routes))
-    looked_at: list[Resource] = []
-    translate = route_resources
+    made: list[str] = []
+    make = snapshot.resource
 
-    def counting(route: ir.Route) -> tuple[Resource, ...]:
-        looked_at.extend(made := translate(route))
-        return made
+    def counting(type_url: str, name: str, *rest: Any) -> Resource:
+        made.append(name)
+        return make(type_url, name, *rest)
 
-    monkeypatch.setattr(catalog, "route_resources", counting)
+    monkeypatch.setattr("xds.translate.resource", counting)
     sequence = publisher.snapshot.sequence
     changed = model("m7", 1, chains=(), hosts=("m7",))
     publisher.publish(ir.Update({changed.name: changed, "default/m8": routes["default/m8"]}))
 
-    assert len(looked_at) == 4
+    assert made == ["choose/default/m7"]
     fresh = [each.resource.name for log in publisher.snapshot.logs.values() for each in log.changed_since(sequence)]
     assert fresh == ["choose/default/m7"]

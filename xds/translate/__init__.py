@@ -7,10 +7,11 @@ gives equal bytes, in every process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from xds import ir
-from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, Resource, resource
+from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, Key, Resource, resource
 from xds.translate import cluster, endpoint, listener, route, runtime, secret
 from xds.translate.cluster import backend_cluster_name
 from xds.translate.listener import Gateway
@@ -40,23 +41,50 @@ def gateway_resources(gateway: Gateway) -> tuple[Resource, ...]:
     )
 
 
-def route_resources(wanted: ir.Route) -> tuple[Resource, ...]:
-    """A model: `local/<name>`, its endpoints, `choose/<name>` and a scope for each host. Without its backends."""
-    local = cluster.local_cluster_name(wanted.name)
-    choose = route.choose_name(wanted.name)
-    slots = dict.fromkeys(slot for chain in wanted.chains for slot in (chain.first, *chain.fallbacks))
-    clusters = [*slots, local, *dict.fromkeys(backend_cluster_name(remote.backend) for remote in wanted.remotes)]
-    return (
-        resource(
-            CLUSTER,
-            local,
-            cluster.local(wanted.name, wanted.local.protocol, wanted.local.initial_limit),
-            ((ENDPOINTS, local),),
-        ),
-        resource(ENDPOINTS, local, endpoint.load_assignment(local, wanted.local.endpoints)),
-        resource(ROUTE, choose, route.choose(wanted), tuple((CLUSTER, name) for name in clusters)),
-        *(resource(SCOPED_ROUTE, host, route.scope(host, wanted.name), ((ROUTE, choose),)) for host in wanted.hosts),
+def route_resources(
+    wanted: ir.Route, before: ir.Route | None = None, made: Mapping[Key, Resource] | None = None
+) -> tuple[Resource, ...]:
+    """A model: `local/<name>`, its endpoints, `choose/<name>` and a scope for each host. Without its backends.
+
+    `made`: what came of the route as it was `before`. What is made of the same parts is taken from there, so a changed
+    share makes one resource.
+    """
+    known = {key: parts for key, parts, _ in _recipes(before)} if before and made else {}
+    return tuple(
+        made[key] if made and key in known and known[key] == parts else make() for key, parts, make in _recipes(wanted)
     )
+
+
+def _recipes(wanted: ir.Route) -> Iterator[tuple[Key, object, Callable[[], Resource]]]:
+    """Each resource of a route, the parts of the route that it is made of beside the name, and how it is made."""
+    name, local = wanted.name, wanted.local
+    own, choose = cluster.local_cluster_name(name), route.choose_name(name)
+    yield (CLUSTER, own), (local.protocol, local.initial_limit), lambda: _local(own, wanted)
+    yield (ENDPOINTS, own), local.endpoints, lambda: _endpoints(own, wanted)
+    parts = (wanted.chains, wanted.remotes, wanted.retry, wanted.affinity_header)
+    yield (ROUTE, choose), parts, lambda: _choose(choose, own, wanted)
+    for host in wanted.hosts:
+        yield (SCOPED_ROUTE, host), None, partial(_scope, host, wanted)
+
+
+def _local(own: str, wanted: ir.Route) -> Resource:
+    message = cluster.local(wanted.name, wanted.local.protocol, wanted.local.initial_limit)
+    return resource(CLUSTER, own, message, ((ENDPOINTS, own),))
+
+
+def _endpoints(own: str, wanted: ir.Route) -> Resource:
+    return resource(ENDPOINTS, own, endpoint.load_assignment(own, wanted.local.endpoints))
+
+
+def _choose(choose: str, own: str, wanted: ir.Route) -> Resource:
+    slots = dict.fromkeys(slot for chain in wanted.chains for slot in (chain.first, *chain.fallbacks))
+    clusters = [*slots, own, *dict.fromkeys(backend_cluster_name(remote.backend) for remote in wanted.remotes)]
+    return resource(ROUTE, choose, route.choose(wanted), tuple((CLUSTER, name) for name in clusters))
+
+
+def _scope(host: str, wanted: ir.Route) -> Resource:
+    refs = ((ROUTE, route.choose_name(wanted.name)),)
+    return resource(SCOPED_ROUTE, host, route.scope(host, wanted.name), refs)
 
 
 def backend_resource(backend: ir.Backend, gateway: Gateway) -> Resource:
