@@ -24,8 +24,9 @@ from controller.events import Effect, Event, Kind
 from controller.gateways import Gateways
 from controller.health import HealthPolicy, RemoteHealth
 from controller.inventory import Inventory, Reference
+from controller.leasing import Leasing
 from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
-from controller.objects import Resolved, ready_endpoints
+from controller.objects import Resolved
 from controller.record import Gauge, Record, Target, new_record, saved_credentials, saved_gateways, to_save
 from controller.routing import RemoteState, hosts_of, policy_of, remote_of, route
 from controller.watches import Watches
@@ -57,6 +58,7 @@ class Engine:
         self.vault = Vault(saved_credentials(saved))
         self.health = RemoteHealth(config.health)
         self.gateways = Gateways(saved_gateways(saved))
+        self.leasing = Leasing(self.gateways.count)
         self._divided_by = self.gateways.count
         self._config = config
         self._saved = dict(saved)
@@ -98,7 +100,7 @@ class Engine:
 
     def wake_at(self) -> float | None:
         """When to call `advance`, None while time changes nothing."""
-        times = [self.gateways.wake_at(), *(at for at, _ in self._timers[:1])]
+        times = [self.gateways.wake_at(), self.leasing.wake_at(), *(at for at, _ in self._timers[:1])]
         return min((at for at in times if at is not None), default=None)
 
     # What an event touches
@@ -124,6 +126,7 @@ class Engine:
                 self._take_answer(event, now)
             case _:
                 self._take_gateway_event(event, now)
+                self.leasing.take(event, self.gateways, now)
 
     def _take_answer(self, event: events.Observed | events.TokenIssued | events.TokenFailed, now: float) -> None:
         match event:
@@ -165,8 +168,8 @@ class Engine:
                     self._undecided |= self.vault.users(name)
             case gateway_events.LoadReported(backends=backends):
                 self._undecided |= self.health.hear(backends, now)
-            case gateway_events.GatewayRefused():
-                pass  # it carries nothing of ours, so nothing changes for any model
+            case gateway_events.LeaseAccepted() | gateway_events.GatewayRefused():
+                pass  # neither changes what models come to
 
     def _records(self, keys: Iterable[str]) -> list[Record]:
         return [self.records[key] for key in sorted(keys) if key in self.records]
@@ -195,6 +198,7 @@ class Engine:
         key = record.key
         self._unresolved |= self._hosts.claim(key, ())
         self._use(key, (), ())
+        self.leasing.set_limit(key, None, 0)
         self._effects += self._watches.use(key, {})
         self._inventory.follow(key, ())
         if record.route is not None:
@@ -204,6 +208,7 @@ class Engine:
     # Settling
 
     def _settle(self, now: float) -> tuple[Effect, ...]:
+        self.leasing.retain(self.gateways)
         if self.gateways.count != self._divided_by:
             self._divided_by = self.gateways.count
             self._unresolved |= {key for key, record in self.records.items() if record.is_limited}
@@ -218,6 +223,7 @@ class Engine:
         if self._routes or self._secrets:
             self._effects.append(events.Publish(ir.Update(self._routes, self._secrets)))
             self._routes, self._secrets = {}, {}
+        self._effects += self.leasing.step(now)
         effects, self._effects = tuple(self._effects), []
         return effects
 
@@ -261,7 +267,9 @@ class Engine:
         record.unresolved = ""
         resolved: Resolved | str | None = "spec.serviceRef is missing, so no local endpoint is known"
         if ref is not None:
-            resolved = self._endpoints(ref.object_key(record.spec.metadata.namespace), ref.target_port, follows)
+            service_key = ref.object_key(record.spec.metadata.namespace)
+            follows.add((Kind.SERVICE, service_key))
+            resolved = self._inventory.endpoints(service_key, ref.target_port)
         if isinstance(resolved, Resolved):
             record.replicas = resolved.replicas
             record.local = ir.Local(resolved.endpoints, resolved.protocol)
@@ -272,20 +280,18 @@ class Engine:
             record.initial_limit = limit
         record.local = replace(record.local or ir.Local(), initial_limit=record.initial_limit, limit=limit)
 
-    def _endpoints(self, service_key: str, port: int | None, follows: set[Reference]) -> Resolved | str | None:
-        follows.add((Kind.SERVICE, service_key))
-        service = self._inventory.services.get(service_key)
-        if service is None:
-            return f"Service {service_key} does not exist"
-        return ready_endpoints(service, self._inventory.slices(service_key), port)
-
     def _limit(self, record: Record) -> int:
+        """Each gateway's static part of the limit."""
         configured = record.spec.spec.offloading_config.local_limit
         if configured is None:
+            self.leasing.set_limit(record.key, None, 0)
             return ir.UNLIMITED
         if not record.replicas:
             return record.local.limit if record.local else configured.max_concurrent_requests_per_replica
-        return max(1, configured.max_concurrent_requests_per_replica * record.replicas // self.gateways.count)
+        total = configured.max_concurrent_requests_per_replica * record.replicas
+        static = max(1, total // self.gateways.count)
+        self.leasing.set_limit(record.key, total, static)
+        return static
 
     def _resolve_remotes(self, record: Record, follows: set[Reference]) -> None:
         spec = record.spec
@@ -341,7 +347,7 @@ class Engine:
         """The endpoints to ask; none if the query goes elsewhere."""
         if not isinstance(query, ScrapeQuery):
             return ()
-        resolved = self._endpoints(query.service, query.port, set())
+        resolved = self._inventory.endpoints(query.service, query.port)
         return resolved.endpoints if isinstance(resolved, Resolved) else ()
 
     # Deciding

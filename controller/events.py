@@ -98,6 +98,20 @@ class Publish:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """Lease limits to these gateways."""
+
+    leases: tuple[ir.Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """Have gateways report this from now on, in place of what they reported before."""
+
+    survey: ir.Survey
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """Ask `query` over and over and report each answer. A second Watch of the same query replaces its targets.
 
@@ -160,4 +174,4 @@ class Save:
     states: Mapping[str, Mapping[str, object] | None]
 
 
-Effect = Publish | Watch | Unwatch | KeepToken | DropToken | Announce | Save
+Effect = Publish | Grant | Conduct | Watch | Unwatch | KeepToken | DropToken | Announce | Save

@@ -6,6 +6,8 @@ restart the controller does not know yet who will be back, so for as long it cou
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 GRACE_S = 60.0
 
 
@@ -22,6 +24,11 @@ class Gateways:
     def connected(self) -> list[str]:
         """Those with a stream now, tools that only look on included."""
         return sorted(self._observers | {name for name, gone in self._gone_at_s.items() if gone is None})
+
+    @property
+    def names(self) -> Collection[str]:
+        """Those that hold a part of each limit: connected, or gone for less than `GRACE_S`."""
+        return self._gone_at_s.keys()
 
     @property
     def count(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from controller.api import ModelDeployment
 from controller.events import Kind, Object
-from controller.objects import EndpointSlice, Secret, Service
+from controller.objects import EndpointSlice, Resolved, Secret, Service, ready_endpoints
 
 Reference = tuple[Kind, str]
 """A kind and a key '<namespace>/<name>'. Slices are referred to by their Service."""
@@ -62,9 +62,14 @@ class Inventory:
             self.secrets.pop(key, None)
         return self.followers((kind, key))
 
-    def slices(self, service_key: str) -> tuple[EndpointSlice, ...]:
-        """The slices of a Service, by name, so that the answer does not depend on the order of events."""
-        return tuple(self._slices[key] for key in sorted(self._slices_of.get(service_key, ())))
+    def endpoints(self, service_key: str, port: int | None) -> Resolved | str | None:
+        """The ready endpoints behind a Service's port; as `ready_endpoints`, and why, if there is no such Service."""
+        service = self.services.get(service_key)
+        if service is None:
+            return f"Service {service_key} does not exist"
+        # By name, so that the answer does not depend on the order of events.
+        slices = tuple(self._slices[key] for key in sorted(self._slices_of.get(service_key, ())))
+        return ready_endpoints(service, slices, port)
 
     def follow(self, model: str, references: Iterable[Reference]) -> None:
         """Sets what a model depends on, all of it."""

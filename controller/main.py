@@ -152,6 +152,10 @@ class Runtime:
                     self._watch(effect)
                 case events.Unwatch():
                     self._unwatch(effect)
+                case events.Grant(leases=leases):
+                    self.publisher.grant(leases)
+                case events.Conduct(survey=survey):
+                    self.publisher.survey(survey)
                 case events.KeepToken(client=client):
                     self.tokens.keep(client)
                 case events.DropToken(name=name):

@@ -76,13 +76,44 @@ class BackendLoad:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalLoad:
+    """Requests of one model at its own endpoints: `active` are in progress; `issued` went there since the last report;
+    `refused` found the limit reached.
+    """
+
+    route: str
+    active: int
+    issued: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
 class LoadReported:
-    """What this gateway carried since its last report: the remotes at which requests finished."""
+    """What this gateway carried since its last report: the remotes at which requests finished, and the models that are
+    not idle, of those in `covered`.
+    """
 
     gateway: str
     backends: tuple[BackendLoad, ...]
+    locals: tuple[LocalLoad, ...] = ()
+    covered: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseAccepted:
+    """This gateway has put the lease with this serial in force, or a later one."""
+
+    gateway: str
+    serial: int
 
 
 GatewayEvent = (
-    GatewayConnected | GatewayRefused | GatewayDisconnected | Programmed | SecretsDelivered | Rejected | LoadReported
+    GatewayConnected
+    | GatewayRefused
+    | GatewayDisconnected
+    | Programmed
+    | SecretsDelivered
+    | Rejected
+    | LoadReported
+    | LeaseAccepted
 )

@@ -158,6 +158,31 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """Limits of one gateway's own, by route name, in place of those that all have. They end by themselves: what is
+    `lent` to others after `LENT_TTL_S`, what is `borrowed` after `BORROWED_TTL_S`, counted from when the gateway hears
+    of it, also of the same once more. `serial` grows with each lease.
+    """
+
+    gateway: str
+    serial: int
+    lent: Mapping[str, int] = field(default_factory=dict)
+    borrowed: Mapping[str, int] = field(default_factory=dict)
+
+
+LENT_TTL_S = 60
+BORROWED_TTL_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The routes of which gateways report what is in progress at their own endpoints, and whether that is urgent."""
+
+    routes: frozenset[str] = frozenset()
+    urgent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Update:
     """What changed: routes and secrets by name, None where one is gone. What is not named stays."""
 

@@ -72,17 +72,21 @@ class LoadService:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no report in {FIRST_REPORT_S:g} s")
 
     async def _listen(self, gateway: str, reports: AsyncIterator[bytes], context: Context) -> None:
-        clusters = self._publisher.snapshot.logs[CLUSTER]
-        version, asked = clusters.version, loads.wanted(self._publisher.snapshot)
-        await context.write(loads.ask(asked).SerializeToString())
+        publisher, clusters = self._publisher, self._publisher.snapshot.logs[CLUSTER]
+        basis = (clusters.version, publisher.surveyed)
+        asked = loads.wanted(publisher.snapshot, publisher.surveyed)
+        covered = asked.routes
+        await context.write(asked.encode())
         async for report in reports:
-            if reported := loads.read(gateway, LoadStatsRequest.FromString(report)):
-                self._publisher.hear_load(reported)
-            if clusters.version != version:
-                version, known = clusters.version, asked
-                asked = loads.wanted(self._publisher.snapshot)
+            if reported := loads.read(gateway, LoadStatsRequest.FromString(report), covered):
+                publisher.hear_load(reported)
+            covered = asked.routes
+            if basis != (clusters.version, publisher.surveyed):
+                basis, known = (clusters.version, publisher.surveyed), asked
+                asked = loads.wanted(publisher.snapshot, publisher.surveyed)
+                covered = asked.routes & known.routes  # the next report may have been under way already
                 if asked != known:
-                    await context.write(loads.ask(asked).SerializeToString())
+                    await context.write(asked.encode())
 
 
 @contextmanager

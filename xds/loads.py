@@ -1,39 +1,78 @@
 """Pure: load reports (Envoy's LRS): what we ask gateways to report, and what a report says, in our words.
 
 A gateway reports once an interval, in all its clusters that we name, what finished since its last report. Measured on
-Envoy 1.40: each report repeats the node, 61 KB, and all named clusters, idle ones too, 35 bytes each. So only remotes
-are named: to have all clusters of 10,000 models reported would be 0.4 MB a second from each gateway.
+Envoy 1.40: each report repeats the node, 61 KB, and all named clusters, idle ones too, 35 bytes each. So only those are
+named that somebody wants to know of: remotes, and the local clusters of a `Survey`, at shorter intervals if it is
+urgent and they are few. To have all clusters of 10,000 models reported would be 0.4 MB a second from each gateway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import dataclass
 
 from protos.envoy.config.endpoint.v3.load_report_pb2 import ClusterStats
 from protos.envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
-from xds.events import BackendLoad, LoadReported
+from xds.events import BackendLoad, LoadReported, LocalLoad
+from xds.ir import Survey
 from xds.snapshot import CLUSTER, Snapshot
-from xds.translate.cluster import BACKEND_PREFIX
+from xds.translate.cluster import BACKEND_PREFIX, LOCAL_PREFIX, local_cluster_name
 
-INTERVAL_S = 1
+INTERVAL_MS = 1_000
+URGENT_INTERVAL_MS = 200
 
-
-def wanted(snapshot: Snapshot) -> frozenset[str]:
-    """The clusters that gateways are to report."""
-    names = (each.name for each in snapshot.logs[CLUSTER].resources())
-    return frozenset(name for name in names if name.startswith(BACKEND_PREFIX))
+URGENT_MAX = 1_000
+"""With more clusters than this, reports keep to the usual interval."""
 
 
-def ask(clusters: Collection[str]) -> LoadStatsResponse:
-    """Asks for reports on these clusters, in place of those asked for before."""
-    return LoadStatsResponse(clusters=sorted(clusters), load_reporting_interval={"seconds": INTERVAL_S})
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a gateway is asked: which remotes' clusters, and the local ones of which routes."""
+
+    backends: frozenset[str] = frozenset()
+    routes: frozenset[str] = frozenset()
+    interval_ms: int = INTERVAL_MS
+
+    def encode(self) -> bytes:
+        """It takes the place of the one before."""
+        names = sorted((*self.backends, *map(local_cluster_name, self.routes)))
+        interval = {"seconds": self.interval_ms // 1_000, "nanos": self.interval_ms % 1_000 * 1_000_000}
+        return LoadStatsResponse(clusters=names, load_reporting_interval=interval).SerializeToString()
 
 
-def read(gateway: str, report: LoadStatsRequest) -> LoadReported | None:
-    """The remotes at which requests finished; None if there were none, for that says nothing."""
-    backends = (_finished(stats) for stats in report.cluster_stats if stats.cluster_name.startswith(BACKEND_PREFIX))
-    busy = tuple(each for each in backends if each.succeeded or each.failed)
-    return LoadReported(gateway, busy) if busy else None
+def wanted(snapshot: Snapshot, survey: Survey) -> Question:
+    """What gateways are to report now."""
+    clusters = snapshot.logs[CLUSTER]
+    backends = frozenset(each.name for each in clusters.resources() if each.name.startswith(BACKEND_PREFIX))
+    routes = frozenset(route for route in survey.routes if clusters.get(local_cluster_name(route)))
+    hurry = survey.urgent and len(backends) + len(routes) <= URGENT_MAX
+    return Question(backends, routes, URGENT_INTERVAL_MS if hurry else INTERVAL_MS)
+
+
+def read(gateway: str, report: LoadStatsRequest, routes: frozenset[str] = frozenset()) -> LoadReported | None:
+    """What there is to say; None if that is nothing. `routes`: those that the gateway was asked about."""
+    backends: list[BackendLoad] = []
+    models: list[LocalLoad] = []
+    for stats in report.cluster_stats:
+        if stats.cluster_name.startswith(BACKEND_PREFIX):
+            load = _finished(stats)
+            if load.succeeded or load.failed:
+                backends.append(load)
+        elif stats.cluster_name.startswith(LOCAL_PREFIX):
+            models.append(_carried(stats))
+    if not backends and not routes:
+        return None
+    busy = tuple(load for load in models if load.active or load.issued or load.refused)
+    return LoadReported(gateway, tuple(backends), busy, routes)
+
+
+def _carried(stats: ClusterStats) -> LocalLoad:
+    localities = stats.upstream_locality_stats
+    return LocalLoad(
+        route=stats.cluster_name.removeprefix(LOCAL_PREFIX),
+        active=sum(each.total_requests_in_progress for each in localities),
+        issued=sum(each.total_issued_requests for each in localities),
+        refused=stats.total_dropped_requests,
+    )
 
 
 def _finished(stats: ClusterStats) -> BackendLoad:

@@ -29,17 +29,19 @@ from xds.events import (
     GatewayDisconnected,
     GatewayEvent,
     GatewayRefused,
+    LeaseAccepted,
     LoadReported,
     Programmed,
     Rejected,
     SecretsDelivered,
 )
+from xds.leases import Granted
 from xds.response import Encoder
 from xds.session import Session
 from xds.session_delta import DeltaSession
 from xds.session_state import StateSession
 from xds.snapshot import ENDPOINTS, SECRET, Key, Resource
-from xds.subscription import Ack, Nack
+from xds.subscription import LeaseAck, Nack, Report
 from xds.translate import Gateway
 
 MAX_TOMBSTONES = 1_000
@@ -87,6 +89,7 @@ class _Peer:
     pending: set[Key] = field(default_factory=set)
     incomplete: set[str] = field(default_factory=set)
     refused: dict[_Version, None] = field(default_factory=dict)
+    granted: Granted = field(default_factory=Granted)
 
 
 class Publisher:
@@ -95,6 +98,7 @@ class Publisher:
     def __init__(self, gateway: Gateway, on_event: Callable[[GatewayEvent], object]) -> None:
         self.on_change: Callable[[], object] = lambda: None
         """Called when sessions may have something to offer."""
+        self.surveyed = ir.Survey()
         self._on_event = on_event
         self._catalog = Catalog(gateway)
         self.snapshot = self._catalog.snapshot
@@ -201,6 +205,17 @@ class Publisher:
                 self.snapshot.forget(min((each.passed() for each in self._sessions), default=self.snapshot.sequence))
             self.on_change()
 
+    def grant(self, leases: Iterable[ir.Lease]) -> None:
+        """Leases limits to gateways, in place of what each was leased before. One that is not connected gets none."""
+        for lease in leases:
+            if peer := self._peers.get(lease.gateway):
+                peer.granted.grant(lease)
+        self.on_change()
+
+    def survey(self, survey: ir.Survey) -> None:
+        """Which models' own endpoints gateways are to report, from their next report on."""
+        self.surveyed = survey
+
     # Gateways
 
     def open(self, gateway: str, version: str, *, incremental: bool, only: str | None = None) -> Session:
@@ -214,8 +229,11 @@ class Publisher:
             peer.pending.update(each.key for each in self.snapshot.logs[SECRET].resources())
             self._review(frozenset(self._catalog.plans), [gateway])
         peer.streams += 1
-        variant = DeltaSession if incremental else StateSession
-        session = variant(self.snapshot, self._encoder, peer.refused.keys(), only)
+        session: Session
+        if incremental:
+            session = DeltaSession(self.snapshot, self._encoder, peer.refused.keys(), only, peer.granted)
+        else:
+            session = StateSession(self.snapshot, self._encoder, peer.refused.keys(), only)
         self._sessions.add(session)
         return session
 
@@ -237,10 +255,12 @@ class Publisher:
             _remember(self._turned_away, gateway, message)
             self._on_event(GatewayRefused(gateway, version, message))
 
-    def hear(self, gateway: str, session: Session, report: Ack | Nack) -> None:
+    def hear(self, gateway: str, session: Session, report: Report) -> None:
         """Takes what a session of the gateway reports."""
         if isinstance(report, Nack):
             self._rejected(gateway, session, report)
+        elif isinstance(report, LeaseAck):
+            self._on_event(LeaseAccepted(gateway, report.serial))
         else:
             self._accepted(gateway, report.resources)
 

@@ -30,7 +30,7 @@ from xds.node import Introduction, introduce
 from xds.publisher import Publisher
 from xds.session import ProtocolError, Session
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET
-from xds.subscription import Ack, Nack, Subscription
+from xds.subscription import Nack, Report, Subscription
 
 MAX_STREAMS = 20_000
 MAX_REQUEST_BYTES = 16 << 20
@@ -265,7 +265,7 @@ class Server:
             self._hear(stream, report)
         stream.wake.set()
 
-    def _hear(self, stream: _Stream, report: Ack | Nack) -> None:
+    def _hear(self, stream: _Stream, report: Report) -> None:
         if isinstance(report, Nack):
             self._telemetry.nacks.labels(SHORT[report.type_url]).inc()
         self._publisher.hear(stream.who.gateway, stream.session, report)

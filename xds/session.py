@@ -60,7 +60,7 @@ from xds.snapshot import (
     Resource,
     Snapshot,
 )
-from xds.subscription import Ack, Flight, Lane, Nack, Piece, Subscription
+from xds.subscription import Ack, Flight, Lane, Nack, Piece, Report, Subscription
 
 HOLD_S = 5.0
 """How long an unanswered push may hold back what must come after it."""
@@ -106,7 +106,7 @@ class Session:
         self._snapshot = snapshot
         self._encoder = encoder
         self._refused = refused
-        self._reports: list[Ack | Nack] = []
+        self._reports: list[Report] = []
         self._opening_until_s = 0.0
         self._warming: set[str] = set()
 
@@ -153,7 +153,7 @@ class Session:
         else:
             subscription.owed.update(dict.fromkeys(covered))
 
-    def reports(self) -> list[Ack | Nack]:
+    def reports(self) -> list[Report]:
         """What the client has accepted and refused since the last call."""
         reports, self._reports = self._reports, []
         return reports

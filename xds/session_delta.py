@@ -9,17 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
-from xds.response import Push, encoded_size
-from xds.session import WILDCARD_TYPES, Session
-from xds.snapshot import ENDPOINTS
-from xds.subscription import Lane, Subscription
+from xds import leases
+from xds.leases import Granted, LeaseLane
+from xds.response import Encoder, Push, encoded_size
+from xds.session import WILDCARD_TYPES, Refused, Session
+from xds.snapshot import ENDPOINTS, RUNTIME, Snapshot
+from xds.subscription import Lane, LeaseAck, Nack, Subscription
 
 PIECE_BYTES = 1_000_000
 """A response is cut where it would grow beyond this. One message for each type took Envoy 100 MB more."""
 
 
 class DeltaSession(Session):
-    """See the module, and `xds.session` for the theory."""
+    """See the module, and `xds.session` for the theory. `granted`: what is leased to this gateway alone."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        encoder: Encoder,
+        refused: Refused = frozenset(),
+        only: str | None = None,
+        granted: Granted | None = None,
+    ) -> None:
+        super().__init__(snapshot, encoder, refused, only)
+        self._leases = LeaseLane(granted or Granted())
+
+    def offer(self, now_s: float) -> list[Push]:
+        pushes = super().offer(now_s)
+        runtime = self.subscriptions.get(RUNTIME)
+        if runtime and not runtime.flight and (push := self._leases.offer(now_s)):
+            pushes.append(push)
+        return pushes
 
     def receive(self, raw: bytes, now_s: float) -> float | None:
         request = DeltaDiscoveryRequest.FromString(raw)
@@ -36,11 +56,31 @@ class DeltaSession(Session):
         elif request.response_nonce:
             error = request.error_detail.message if request.HasField("error_detail") else None
             waited_s = self._answer(subscription, request.response_nonce, error, now_s)
+        gone: Sequence[str] = request.resource_names_unsubscribe
+        if type_url == RUNTIME:
+            names, gone = self._receive_leases(request, names, known)
         self._subscribe(subscription, names)
-        self._unsubscribe(subscription, request.resource_names_unsubscribe)
+        self._unsubscribe(subscription, gone)
         if known is not None:
             self._take_over(subscription, known)
         return waited_s
+
+    def _receive_leases(
+        self, request: DeltaDiscoveryRequest, names: Sequence[str], known: dict[str, str] | None
+    ) -> tuple[Sequence[str], Sequence[str]]:
+        """Takes what is said of layers of the gateway's own. Returns which others it names, and names no longer."""
+        gone = request.resource_names_unsubscribe
+        self._leases.subscribe(leases.NAMES.intersection(names))
+        self._leases.unsubscribe(leases.NAMES.intersection(gone))
+        for name in leases.NAMES.intersection(known or ()):
+            del (known or {})[name]
+        error = request.error_detail.message if request.HasField("error_detail") else None
+        answered = self._leases.answer(request.response_nonce)
+        if answered and error is not None:
+            self._reports.append(Nack(RUNTIME, (), error, divisible=False))
+        elif answered:
+            self._reports.append(LeaseAck(answered))
+        return [each for each in names if each not in leases.NAMES], [each for each in gone if each not in leases.NAMES]
 
     def _take_over(self, subscription: Subscription, versions: dict[str, str]) -> None:
         """What the client kept from an earlier stream. Endpoints whose cluster was sent on this one it needs again."""

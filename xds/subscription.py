@@ -29,6 +29,16 @@ class Nack:
     divisible: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseAck:
+    """The client has the lease of this serial in force."""
+
+    serial: int
+
+
+Report = Ack | Nack | LeaseAck
+
+
 @dataclass(slots=True)
 class Piece:
     """Names to send together. `completes`: what their lane is complete through when this piece has been answered."""

@@ -43,6 +43,8 @@ class World:
         self.clients: dict[str, events.OAuthClient] = {}
         self.saved: dict[str, Any] = {}
         self.said: list[events.Announce] = []
+        self.leases: dict[str, ir.Lease] = {}
+        self.survey = ir.Survey()
         self.published = 0
 
     def give(self, *batch: Any) -> World:
@@ -61,15 +63,22 @@ class World:
             self.give(*(Observed(query, reading) for query in list(self.watched)))
         return self
 
+    def _publish(self, update: ir.Update) -> None:
+        self.published += 1
+        for name, route in update.routes.items():
+            self.routes.pop(name, None) if route is None else self.routes.update({name: route})
+        for name, value in update.secrets.items():
+            self.secrets.pop(name, None) if value is None else self.secrets.update({name: value})
+
     def _take(self, effects: Iterable[Effect]) -> World:
         for effect in effects:
             match effect:
                 case events.Publish(update=update):
-                    self.published += 1
-                    for name, route in update.routes.items():
-                        self.routes.pop(name, None) if route is None else self.routes.update({name: route})
-                    for name, value in update.secrets.items():
-                        self.secrets.pop(name, None) if value is None else self.secrets.update({name: value})
+                    self._publish(update)
+                case events.Grant(leases=leases):
+                    self.leases |= {lease.gateway: lease for lease in leases}
+                case events.Conduct(survey=survey):
+                    self.survey = survey
                 case events.Watch(query=query, targets=targets):
                     self.watched[query] = targets
                 case events.Unwatch(query=query):

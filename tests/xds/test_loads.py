@@ -11,8 +11,9 @@ from protos.envoy.config.endpoint.v3.load_report_pb2 import ClusterStats
 from protos.envoy.service.load_stats.v3.lrs_pb2 import LoadStatsRequest, LoadStatsResponse
 from tests.xds.plane import Plane, eventually, model, serving
 from xds import ir, load_service, loads
-from xds.events import BackendLoad, LoadReported
-from xds.translate import backend_cluster_name
+from xds.events import BackendLoad, LoadReported, LocalLoad
+from xds.publisher import Publisher
+from xds.translate import Gateway, backend_cluster_name
 
 METHOD = f"/{load_service.SERVICE}/{load_service.METHOD}"
 FIRST, SECOND = (ir.Remote(ir.Backend("127.0.0.66", port), "x.test") for port in (1, 2))
@@ -82,7 +83,7 @@ async def test_a_gateway_is_asked_for_the_remotes_there_are_and_again_when_other
         gateway = Reporter(channel)
         await gateway.says()
         asked = await gateway.asked()
-        assert (list(asked.clusters), asked.load_reporting_interval.seconds) == ([first], loads.INTERVAL_S)
+        assert (list(asked.clusters), asked.load_reporting_interval.ToMilliseconds()) == ([first], loads.INTERVAL_MS)
 
         plane.publish(model("local-only", 1))
         await gateway.says(stats(first, (1, 0)))
@@ -90,6 +91,61 @@ async def test_a_gateway_is_asked_for_the_remotes_there_are_and_again_when_other
         plane.publish(model("m", 1, remotes=(SECOND,)))
         await gateway.says()
         assert list((await gateway.asked()).clusters) == [second]
+
+
+async def test_local_clusters_are_asked_for_by_survey_and_more_often_when_it_is_urgent() -> None:
+    async with serving() as plane, dial(plane) as channel:
+        plane.publish(model("a", 1), model("b", 1))
+        plane.publisher.survey(ir.Survey(frozenset(["default/a", "default/unknown"])))
+        gateway = Reporter(channel)
+        await gateway.says()
+        asked = await gateway.asked()
+        assert (list(asked.clusters), asked.load_reporting_interval.ToMilliseconds()) == (["local/default/a"], 1_000)
+
+        plane.publisher.survey(ir.Survey(frozenset(["default/a", "default/b"]), urgent=True))
+        await gateway.says()
+        asked = await gateway.asked()
+        assert list(asked.clusters) == ["local/default/a", "local/default/b"]
+        assert asked.load_reporting_interval.ToMilliseconds() == loads.URGENT_INTERVAL_MS
+
+
+def test_with_very_many_clusters_reports_keep_to_the_usual_interval() -> None:
+    publisher = Publisher(Gateway("127.0.0.1", 80), lambda _: None)
+    routes = [model(str(number), 1) for number in range(loads.URGENT_MAX + 1)]
+    publisher.publish(ir.Update({route.name: route for route in routes}))
+    survey = ir.Survey(frozenset(route.name for route in routes), urgent=True)
+    assert loads.wanted(publisher.snapshot, survey).interval_ms == loads.INTERVAL_MS
+
+
+def carried(cluster: str, active: int, issued: int, dropped: int) -> ClusterStats:
+    localities = [{"total_requests_in_progress": active, "total_issued_requests": issued}]
+    return ClusterStats(cluster_name=cluster, upstream_locality_stats=localities, total_dropped_requests=dropped)
+
+
+def test_a_report_says_what_is_in_progress_and_which_models_it_covers() -> None:
+    report = LoadStatsRequest(cluster_stats=[carried("local/default/a", 3, 5, 1), carried("local/default/b", 0, 0, 0)])
+    covered = frozenset(["default/a", "default/b"])
+    assert loads.read("g", report, covered) == LoadReported("g", (), (LocalLoad("default/a", 3, 5, 1),), covered)
+    idle = loads.read("g", LoadStatsRequest(), covered)
+    assert idle == LoadReported("g", (), (), covered), "that all are idle is news too"
+
+
+async def test_a_report_covers_only_what_it_was_asked_for_before() -> None:
+    """One that is under way while the question changes answers the old one."""
+    async with serving() as plane, dial(plane) as channel:
+        plane.publish(model("a", 1), model("b", 1))
+        plane.publisher.survey(ir.Survey(frozenset(["default/a"])))
+        gateway = Reporter(channel)
+        await gateway.says()
+        await gateway.asked()
+        plane.publisher.survey(ir.Survey(frozenset(["default/a", "default/b"])))
+        await gateway.says()
+        await gateway.asked()
+        await gateway.says()
+        await gateway.says()
+        await eventually(lambda: len(plane.saw(LoadReported)) == 3)
+        covered = [sorted(each.covered) for each in plane.saw(LoadReported)]
+        assert covered == [["default/a"], ["default/a"], ["default/a", "default/b"]]
 
 
 async def test_what_a_gateway_reports_is_passed_on_and_nothing_is_not() -> None:

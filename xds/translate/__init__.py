@@ -15,15 +15,19 @@ from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_RO
 from xds.translate import cluster, endpoint, listener, route, runtime, secret
 from xds.translate.cluster import backend_cluster_name
 from xds.translate.listener import Gateway
+from xds.translate.runtime import BORROWED, LENT
 from xds.translate.runtime import LAYERS as LIMIT_LAYERS
 from xds.translate.runtime import layer_of as limit_layer
 
 __all__ = [
+    "BORROWED",
+    "LENT",
     "LIMIT_LAYERS",
     "Gateway",
     "backend_cluster_name",
     "backend_resource",
     "gateway_resources",
+    "lease_resources",
     "limit_layer",
     "limits_resource",
     "route_resources",
@@ -101,4 +105,11 @@ def secret_resource(value: ir.Secret) -> Resource:
 
 def limits_resource(layer: int, limits: Mapping[str, int]) -> Resource:
     """A layer of limits: route name -> concurrent requests, of those routes that deviate from their initial limit."""
-    return resource(RUNTIME, runtime.layer_name(layer), runtime.layer(layer, limits))
+    return resource(RUNTIME, runtime.layer_name(layer), runtime.layer(runtime.layer_name(layer), limits))
+
+
+def lease_resources(lease: ir.Lease) -> tuple[Resource, Resource]:
+    """The two layers of limits that are one gateway's own; they end after `ir.LENT_TTL_S` and `ir.BORROWED_TTL_S`."""
+    layers = ((LENT, lease.lent), (BORROWED, lease.borrowed))
+    lent, borrowed = (resource(RUNTIME, name, runtime.layer(name, limits)) for name, limits in layers)
+    return lent, borrowed

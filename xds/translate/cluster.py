@@ -46,6 +46,7 @@ CLIENT_CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "x-api-k
 """Headers with what a client proves itself by. They do not go to a remote that has a credential of its own."""
 
 BACKEND_PREFIX = "remote/"
+LOCAL_PREFIX = "local/"
 
 LOCAL_IDLE_TIMEOUT_S = 4
 """Below the 5 s after which common model servers (uvicorn, Node) close an idle connection: to write on one that is just
@@ -73,7 +74,7 @@ def gate_names() -> tuple[str, ...]:
 
 
 def local_cluster_name(route: str) -> str:
-    return f"local/{route}"
+    return f"{LOCAL_PREFIX}{route}"
 
 
 @lru_cache(maxsize=4096)

@@ -26,9 +26,13 @@ def layer_name(layer: int) -> str:
     return f"limits-{layer}"
 
 
-def layer(number: int, limits: Mapping[str, int]) -> Runtime:
+LENT, BORROWED = "lent", "borrowed"
+"""The layers of a gateway's own, over those that all have: the last one of them that has a key is in force."""
+
+
+def layer(name: str, limits: Mapping[str, int]) -> Runtime:
     """`limits`: route name -> concurrent requests. A limit of 0 also lets none wait for a connection."""
-    runtime = Runtime(name=layer_name(number))
+    runtime = Runtime(name=name)
     for route, limit in limits.items():
         thresholds = f"circuit_breakers.{local_cluster_name(route)}.default"
         runtime.layer.fields[f"{thresholds}.max_requests"].number_value = limit

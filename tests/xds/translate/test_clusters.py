@@ -18,6 +18,8 @@ from tests.xds.translate.cases import INPUTS, resources
 from xds import ir
 from xds.snapshot import CLUSTER, ENDPOINTS, ROUTE, SCOPED_ROUTE, SECRET, Resource
 from xds.translate import (
+    BORROWED,
+    LENT,
     LIMIT_LAYERS,
     Gateway,
     backend_cluster_name,
@@ -171,7 +173,7 @@ def test_the_bootstrap_names_exactly_these_layers() -> None:
     bootstrap = yaml.safe_load((Path(__file__).parents[3] / "envoy/bootstrap.yaml").read_text().replace("${", "{"))
     names = [layer["rtds_layer"]["name"] for layer in bootstrap["layered_runtime"]["layers"]]
 
-    assert names == [limits_resource(number, {}).name for number in range(LIMIT_LAYERS)]
+    assert names == [*(limits_resource(number, {}).name for number in range(LIMIT_LAYERS)), LENT, BORROWED]
 
 
 DECODE = """
