@@ -17,10 +17,13 @@ from controller import __version__
 from controller.adapters.envoy_process import EnvoyError
 from controller.adapters.files import ManifestError
 from controller.adapters.host import StartError
-from controller.demo.flags import add_arguments
+from controller.demo import flags as demo_flags
 from controller.main import RunOptions, run
-from controller.settings import Settings, SettingsError, load
+from controller.metrics import Source
+from controller.settings import MetricInformer, Settings, SettingsError, load
 from controller.show import show_status
+from controller.simulate import flags as simulate_flags
+from controller.simulate.app import run_simulate
 from controller.telemetry import configure_logging
 from controller.validate import render, validate
 
@@ -28,13 +31,15 @@ LISTEN = "127.0.0.1:8080"
 XDS = "127.0.0.1:18000"
 ADMIN = "127.0.0.1:18001"
 ENVOY_ADMIN = "127.0.0.1:9901"
+SIMULATED = Settings(metric_informer=MetricInformer(type=Source.PROMETHEUS))
+"""What a simulation takes for granted that is given no config file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a subcommand. Returns the exit status: 0, 1 for a problem found, 2 for a wrong call."""
     options = _parser().parse_args(arguments)
-    command = {"run": _run, "validate": _validate, "status": _status, "demo": _demo}[options.command]
-    return command(options)
+    commands = {"run": _run, "validate": _validate, "status": _status, "simulate": _simulate, "demo": _demo}
+    return commands[options.command](options)
 
 
 def address(text: str) -> tuple[str, int]:
@@ -56,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="show what a running controller does")
     status.add_argument("--admin", default=ADMIN, help="address of the controller (default: %(default)s)")
     status.add_argument("--output", choices=("table", "json"), default="table")
-    add_arguments(commands.add_parser("demo", help="an overflow, live, on this machine"))
+    simulated = commands.add_parser("simulate", help="what a ModelDeployment would have done on a recorded load")
+    simulate_flags.add_arguments(simulated)
+    demo_flags.add_arguments(commands.add_parser("demo", help="an overflow, live, on this machine"))
     return parser
 
 
@@ -140,6 +147,14 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _simulate(options: argparse.Namespace) -> int:
+    try:
+        settings = _settings(options.config) if options.config else SIMULATED
+    except SettingsError as error:
+        return _fail(str(error), 2)
+    return run_simulate(options, settings)
+
+
 def _demo(options: argparse.Namespace) -> int:
     try:
         from controller.demo.app import run_demo
@@ -148,9 +163,9 @@ def _demo(options: argparse.Namespace) -> int:
     return run_demo(options)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = 1) -> int:
     print(f"spillway: {message}", file=sys.stderr)
-    return 1
+    return status
 
 
 if __name__ == "__main__":

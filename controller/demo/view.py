@@ -11,10 +11,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from controller.demo.chart import bars
 from controller.demo.frame import PPM, Frame, event_text, progress_text
 from controller.demo.measure import STANDBY, Moment
 from controller.demo.scenario import Scenario
+from controller.simulate.chart import bars
 
 EVENTS_SHOWN = 7
 PLAIN_EVERY_S = 5.0

@@ -7,13 +7,14 @@ here without them, and their Secrets need not be given. Endpoints that the manif
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controller.api import ModelDeployment, RemoteBackend, ServiceRef
 from controller.engine import Config
 from controller.manifests import FileProblem, Manifest
 from controller.metrics import Unknown, query_for
 from controller.objects import EndpointSlice, Resolved, Service, ServicePort, SliceEndpoint, SlicePort, ready_endpoints
+from controller.offload import Mode
 from controller.settings import Settings
 from controller.simulate.expression import ExpressionError
 from controller.simulate.meter import MEANINGS, Sampling, Signal, metrics_in
@@ -33,7 +34,8 @@ class ScenarioError(Exception):
 class Servers:
     """What is simulated around the model. `slots`: how many requests one replica serves at a time; None: as many as
     `localLimit` lets in. `replicas` None: the endpoints of the manifests, or 1. `split`: the gateways' parts of the
-    arrivals. `meanings`: what metrics mean whose names are not known.
+    arrivals. `interval_s`: between two queries of a metric, None: as the settings say. `scrape_s`: between two of
+    Prometheus' scrapes. `meanings`: what metrics mean whose names are not known.
     """
 
     slots: int | None = None
@@ -41,6 +43,7 @@ class Servers:
     local: Timing = LOCAL
     remote: Timing = REMOTE
     split: tuple[float, ...] = (1.0,)
+    interval_s: float | None = None
     scrape_s: float = 15.0
     meanings: Mapping[str, Signal] = field(default_factory=dict)
 
@@ -107,9 +110,22 @@ def scenario_of(manifests: Sequence[Manifest], settings: Settings, servers: Serv
         replicas=replicas,
         slots=slots,
         servers=servers,
-        sampling=Sampling(informer.prometheus.interval_seconds, servers.scrape_s, informer.endpoints.interval_seconds),
+        sampling=Sampling(
+            prometheus_s=servers.interval_s or informer.prometheus.interval_seconds,
+            scrape_s=servers.scrape_s,
+            endpoints_s=servers.interval_s or informer.endpoints.interval_seconds,
+        ),
         notes=tuple(map(str, problems)),
     )
+
+
+def all_local(scenario: Scenario) -> Scenario:
+    """The same without Spillway: nothing leaves, whatever happens."""
+    spec = scenario.model.spec
+    off = spec.offloading_config.behavior.model_copy(update={"mode": Mode.OFF})
+    offloading = spec.offloading_config.model_copy(update={"behavior": off, "local_limit": None})
+    model = scenario.model.model_copy(update={"spec": spec.model_copy(update={"offloading_config": offloading})})
+    return replace(scenario, model=model)
 
 
 def _unanswerable(

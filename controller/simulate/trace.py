@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from controller.simulate.workload import Arrival
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+TOKEN_DIGITS_MAX = 9
 
 _EPOCH = datetime(2000, 1, 1)  # noqa: DTZ001 - a trace's times have no zone: only their differences count
 _CONTEXT = (6.85, 0.635)
@@ -90,6 +91,6 @@ def _time(text: str | None, line: int) -> datetime:
 
 
 def _tokens(text: str | None, column: str, line: int) -> int:
-    if not text or not text.isascii() or not text.isdigit():
+    if not text or not text.isascii() or not text.isdigit() or len(text) > TOKEN_DIGITS_MAX:
         raise TraceError(f"line {line}: {column}: {text!r} is not a number of tokens")
     return int(text)

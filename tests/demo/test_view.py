@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from controller.demo.chart import BLOCKS, bars
+from controller.simulate.chart import BLOCKS, bars
 from controller.demo.frame import Frame, frame_of
 from controller.demo.measure import Moment, Outcome
 from controller.demo.picture import draw
