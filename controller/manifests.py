@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 import yaml
 
-from controller import api, objects
+from controller import api, kube_yaml, objects
 from controller.events import Object
 from controller.parsing import Invalid, Parsed, Problem
 
@@ -140,33 +140,6 @@ class _UnreadableError(Exception):
         self.source = source
 
 
-class _Loader(yaml.CSafeLoader):
-    """YAML as Kubernetes reads it: times stay text, and a key given twice is an error."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute
-        first: [each for each in resolvers if each[0] not in ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value")]
-        for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        problem=f"{key.value} is given twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_constructors = {
-    tag: construct
-    for tag, construct in yaml.CSafeLoader.yaml_constructors.items()
-    if tag != "tag:yaml.org,2002:timestamp"
-}
-
-
 def read(file: PurePath, text: str) -> Contents:
     """The objects of a YAML file, or of a JSON file if its name ends in .json."""
     manifests: list[Manifest] = []
@@ -200,12 +173,10 @@ def _documents(file: PurePath, text: str) -> Iterator[tuple[object, yaml.Node | 
             raise _UnreadableError("this is no JSON that can be read", Source(file)) from None
         yield value, None
         return
-    loader: Any = _Loader(text)
     number = 1
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            yield loader.construct_document(node), node
+        for value, node in kube_yaml.documents(text):
+            yield value, node
             number += 1
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -215,8 +186,6 @@ def _documents(file: PurePath, text: str) -> Iterator[tuple[object, yaml.Node | 
         raise _UnreadableError("this is no YAML that can be read", Source(file, number)) from None
     except RecursionError:
         raise _UnreadableError("this is nested too deeply", Source(file, number)) from None
-    finally:
-        loader.dispose()
 
 
 def _syntax_error(text: str, problem: str, line: int) -> str:
