@@ -75,11 +75,14 @@ def simulate(
     trace: Sequence[Arrival],
     gateways: Sequence[float] = (1.0,),
     *,
+    leases: bool = True,
     seed: int = _SEED,
     **settings: Any,
 ) -> Score:
-    """What becomes of the trace. `gateways`: their parts of the arrivals. `settings`: of `offloading`."""
-    return scored(run(policy, slots, trace, gateways, seed=seed, **settings))
+    """What becomes of the trace. `gateways`: their parts of the arrivals. `leases`: they lend each other what they have
+    of the limit. `settings`: of `offloading`.
+    """
+    return scored(run(policy, slots, trace, gateways, leases=leases, seed=seed, **settings))
 
 
 def scored(outcome: Outcome) -> Score:
@@ -92,6 +95,7 @@ def run(
     trace: Sequence[Arrival],
     gateways: Sequence[float] = (1.0,),
     *,
+    leases: bool = True,
     seed: int = _SEED,
     **settings: Any,
 ) -> Outcome:
@@ -107,7 +111,7 @@ def run(
     scenario = scenario_of(
         _manifests(offloading(policy, slots, **settings)),
         Settings(metric_informer=MetricInformer(type=MetricSource.ENDPOINTS)),
-        Servers(slots=slots, split=tuple(gateways)),
+        Servers(slots=slots, split=tuple(gateways), leases=leases),
     )
     return simulate_scenario(scenario, trace, draw)
 

@@ -53,12 +53,15 @@ class Replica:
 
 @dataclass(slots=True)
 class Gateway:
-    """One Envoy. `route` None: it has not been told of the model. `limit`: its own limit of local, None: the route's.
-    `in_progress`: its requests by slot; `at_replica`: of those at local, by replica.
+    """One Envoy. `route` None: it has not been told of the model. `limit`: what it was leased of local's limit, None:
+    the route's. `in_progress`: its requests by slot; `at_replica`: of those at local, by replica. `issued` and
+    `refused` count what local was given, and what it had no room for, since that was last asked.
     """
 
     route: ir.Route | None = None
     limit: int | None = None
+    issued: int = 0
+    refused: int = 0
     in_progress: Counter[str] = field(default_factory=Counter)
     at_replica: Counter[int] = field(default_factory=Counter)
 
@@ -120,7 +123,7 @@ class Plant:
         """A request that comes in at a gateway."""
         self.settle(arrival.at_s)
         gateway = self.gateways[number]
-        slot = next((slot for slot in gateway.attempts(self._draw) if gateway.has_room(slot)), "")
+        slot = self._destination(gateway)
         began_s, index, timing = arrival.at_s, 0, self._remote
         if slot == ir.LOCAL:
             timing = self._local
@@ -135,6 +138,15 @@ class Plant:
         else:
             first_byte_s, done_s = math.inf, arrival.at_s
         return Served(arrival.at_s, slot, first_byte_s, done_s, arrival.context_tokens, arrival.generated_tokens)
+
+    def _destination(self, gateway: Gateway) -> str:
+        """The first slot with room, '' if there is none."""
+        for slot in gateway.attempts(self._draw):
+            if gateway.has_room(slot):
+                gateway.issued += slot == ir.LOCAL
+                return slot
+            gateway.refused += slot == ir.LOCAL
+        return ""
 
 
 def spread(weights: Sequence[float], draw: Draw) -> Iterator[int]:

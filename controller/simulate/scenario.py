@@ -35,7 +35,8 @@ class Servers:
     """What is simulated around the model. `slots`: how many requests one replica serves at a time; None: as many as
     `localLimit` lets in. `replicas` None: the endpoints of the manifests, or 1. `split`: the gateways' parts of the
     arrivals. `interval_s`: between two queries of a metric, None: as the settings say. `scrape_s`: between two of
-    Prometheus' scrapes. `meanings`: what metrics mean whose names are not known.
+    Prometheus' scrapes. `leases`: the limit is divided over the gateways by demand, not only evenly. `meanings`: what
+    metrics mean whose names are not known.
     """
 
     slots: int | None = None
@@ -45,6 +46,7 @@ class Servers:
     split: tuple[float, ...] = (1.0,)
     interval_s: float | None = None
     scrape_s: float = 15.0
+    leases: bool = True
     meanings: Mapping[str, Signal] = field(default_factory=dict)
 
 
@@ -72,8 +74,15 @@ def simulate(scenario: Scenario, arrivals: Iterable[Arrival], draw: Draw) -> Out
     """Lets the load run through, in virtual time."""
     servers = scenario.servers
     plant = Plant(scenario.replicas, scenario.slots, len(servers.split), servers.local, servers.remote, draw)
-    meanings = {**MEANINGS, **servers.meanings}
-    steering = EngineSteering(scenario.config, scenario.model, scenario.objects, plant, scenario.sampling, meanings)
+    steering = EngineSteering(
+        scenario.config,
+        scenario.model,
+        scenario.objects,
+        plant,
+        scenario.sampling,
+        {**MEANINGS, **servers.meanings},
+        leases=servers.leases,
+    )
     served = play(arrivals, plant, steering, servers.split, draw)
     return Outcome(tuple(served), tuple(steering.decided))
 

@@ -1,9 +1,11 @@
 """Pure: who decides, and when. `play` lets a load run through a plant under a `Steering`; the one that counts is the
-production engine with what surrounds it: gateways that take what it publishes at once, and a meter for its queries.
+production engine with what surrounds it: gateways that take what it publishes or leases at once, and report what they
+carry when it asks for that; and a meter for its queries.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,9 +21,13 @@ from controller.simulate.plant import Draw, Plant, spread
 from controller.simulate.score import Decided, Served
 from controller.simulate.workload import Arrival
 from xds import events as gateway_events
+from xds import ir
 
 EPOCH_S = 1_700_000_000.0
 """When a load begins, for an engine that counts in seconds since the epoch."""
+REPORT_S = 1.0
+URGENT_REPORT_S = 0.2
+"""How often a gateway reports what it carries."""
 
 
 class Steering(Protocol):
@@ -51,7 +57,9 @@ def play(
 
 
 class EngineSteering:
-    """The production engine, with one model. `decided`: each decision that came into force."""
+    """The production engine, with one model. `decided`: each decision that came into force. `leases` False: gateways
+    report nothing, so each keeps its static part of the limit.
+    """
 
     def __init__(
         self,
@@ -61,6 +69,8 @@ class EngineSteering:
         plant: Plant,
         sampling: Sampling,
         meanings: Mapping[str, Signal],
+        *,
+        leases: bool = True,
     ) -> None:
         self.decided: list[Decided] = []
         self._engine = Engine(config, {})
@@ -68,17 +78,31 @@ class EngineSteering:
         self._plant = plant
         self._meter = Meter(plant, sampling, meanings)
         self._gateways = {f"gateway-{number}": gateway for number, gateway in enumerate(plant.gateways)}
+        self._leases = leases
+        self._survey = ir.Survey()
+        self._report_at_s = math.inf
         connected = [gateway_events.GatewayConnected(name, "1.40.0") for name in self._gateways]
         self._tell([*connected, *(Applied(thing) for thing in (*objects, model))], 0.0)
 
     @property
     def wake_at_s(self) -> float:
         engine_s = self._engine.wake_at()
-        meter_s = self._meter.wake_at_s
-        return meter_s if engine_s is None else min(meter_s, engine_s - EPOCH_S)
+        own_s = min(self._meter.wake_at_s, self._report_at_s)
+        return own_s if engine_s is None else min(own_s, engine_s - EPOCH_S)
 
     def wake(self, now_s: float) -> None:
-        self._tell(self._meter.observe(now_s), now_s)
+        self._tell([*self._meter.observe(now_s), *self._reports(now_s)], now_s)
+
+    def _reports(self, now_s: float) -> Iterator[Event]:
+        """What each gateway carries, if that is due."""
+        if now_s < self._report_at_s:
+            return
+        self._report_at_s = now_s + (URGENT_REPORT_S if self._survey.urgent else REPORT_S)
+        for name, gateway in self._gateways.items():
+            active = gateway.in_progress[ir.LOCAL]
+            load = gateway_events.LocalLoad(self._key, active, gateway.issued, gateway.refused)
+            gateway.issued = gateway.refused = 0
+            yield gateway_events.LoadReported(name, (), (load,), self._survey.routes)
 
     def _tell(self, batch: Sequence[Event], now_s: float) -> None:
         """Hands events to the engine, and then what comes of its effects, until there is no more."""
@@ -97,6 +121,15 @@ class EngineSteering:
                     if self._key in update.routes:
                         gateway.route = update.routes[self._key]
                         yield gateway_events.Programmed(name, frozenset({self._key}))
+            case events.Grant(leases=leases):
+                for lease in leases:
+                    limits = {**lease.lent, **lease.borrowed}
+                    self._gateways[lease.gateway].limit = limits.get(self._key)
+                    yield gateway_events.LeaseAccepted(lease.gateway, lease.serial)
+            case events.Conduct(survey=survey) if self._leases:
+                self._survey = survey
+                report_s = URGENT_REPORT_S if survey.urgent else REPORT_S
+                self._report_at_s = min(self._report_at_s, now_s + report_s) if survey.routes else math.inf
             case events.Watch(query=query):
                 self._meter.watch(query, now_s)
             case events.Unwatch(query=query):
