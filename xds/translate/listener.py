@@ -83,6 +83,9 @@ class Gateway:
 
 def front(gateway: Gateway) -> Listener:
     """Where callers arrive: HTTP/1.1 and cleartext HTTP/2, WebSocket too. The Host's scope (SRDS) names the route."""
+    # Its statistics by status code would be those of gates, which nobody reads. Stage 2 needs its own: load reports count
+    # an answer of 5xx as failed along with them.
+    router = Router(suppress_envoy_headers=True, dynamic_stats={"value": False})
     manager = _connection_manager(FRONT, gateway.stream_idle_timeout_s)
     manager.MergeFrom(
         HttpConnectionManager(
@@ -107,7 +110,7 @@ def front(gateway: Gateway) -> Listener:
             http_filters=[
                 words.http_filter("host", Lua(default_source_code={"inline_string": LOWER_CASE_HOST})),
                 words.mutate_headers("strip", [words.without_prefix(words.PREFIX), words.without_prefix("x-envoy-")]),
-                words.http_filter("router", Router(suppress_envoy_headers=True)),
+                words.http_filter("router", router),
             ],
         )
     )
