@@ -6,6 +6,7 @@ A benchmark is a module of this package with
     BUDGET_S  how long a full run may take, in seconds
     async def run(report: Report, *, quick: bool) -> None
     def plot(result: Result) -> matplotlib.figure.Figure | None      (optional)
+    def tables(result: Result) -> str      (optional) markdown below the table of figures
 
 Its docstring is printed above its table, so it says how the measurement is done, and what it does not show. `quick`
 goes through every step with the smallest sizes: it shows that the benchmark works, and its numbers mean nothing.

@@ -26,6 +26,7 @@ def write() -> None:
 def _section(result: Result) -> str:
     benchmark = importlib.import_module(f"benchmarks.{result.name}")
     parts = [f"## {benchmark.TITLE}", inspect.getdoc(benchmark) or "", _table(result.figures)]
+    parts += [benchmark.tables(result)] if hasattr(benchmark, "tables") else []
     if hasattr(benchmark, "plot") and (drawn := benchmark.plot(result)):
         target = RESULTS / f"{result.name}.svg"
         drawn.savefig(target, bbox_inches="tight", metadata={"Date": None})

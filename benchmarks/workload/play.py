@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import tempfile
 import time
 from array import array
@@ -22,6 +21,7 @@ from typing import Any
 
 from benchmarks.scale.processes import cpu_s
 from benchmarks.workload import player, process, server
+from controller.api import Behavior
 from controller.settings import INTERVAL_MIN_S
 from controller.simulate.score import SLO_S, Decided, Served
 from controller.simulate.workload import LOCAL, REMOTE, Arrival, Timing
@@ -168,12 +168,10 @@ def _without_leases(bootstrap: str) -> str:
 
 
 def manifests(model: Model, ports: Mapping[str, int], speed: float, **behavior: object) -> tuple[dict[str, Any], ...]:
-    """What a user would write for it, `speed` times faster. `behavior`: fields to change."""
+    """What a user would write for it, `speed` times faster, defaults too. `behavior`: fields to change."""
     config = dict(model.offloading)
-    seconds = {
-        name: value / speed if name.endswith("Seconds") else value for name, value in config.get("behavior", {}).items()
-    }
-    config["behavior"] = {**seconds, **behavior}
+    whole = {**Behavior().model_dump(by_alias=True, mode="json"), **config.get("behavior", {}), **behavior}
+    config["behavior"] = {name: value / speed if name.endswith("Seconds") else value for name, value in whole.items()}
     config["remoteBackend"] = {"host": f"127.0.0.1:{ports[REMOTE_NAME]}"}
     spec = {
         "model": model.name,
@@ -229,18 +227,17 @@ def _load(set_up: Stage, models: Sequence[Model], arrivals: Sequence[Arrival]) -
 async def _play(
     set_up: Stage, load: player.Play, callers: process.Process, models: Sequence[Model], beside: Beside | None
 ) -> Outcome:
-    pids = [set_up.stack.process.pid if set_up.stack.process else os.getpid(), *set_up.envoys]
+    assert set_up.stack.process is not None, "the stack was started"
+    pids = [set_up.stack.process.pid, *set_up.envoys]
     began_cpu_s = [cpu_s(pid) for pid in pids]
     begin_s, begin_wall_s = time.monotonic() + LEAD_S, time.time() + LEAD_S
     set_up.servers.send((begin_s, begin_s + load.length_s))
     callers.send(begin_s)
-    task = asyncio.create_task(beside(set_up)) if beside else None
-    try:
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(beside(set_up)) if beside else None
         answered: player.PlayerReport = await callers.receive()
-    finally:
         if task is not None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
     used_s = [cpu_s(pid) - before_s for pid, before_s in zip(pids, began_cpu_s, strict=True)]
     report: server.ServersReport = await set_up.servers.receive()
     all_answers = [answer for answers in answered.answers.values() for answer in answers]

@@ -174,11 +174,22 @@ async def test_callers_play_a_load_against_servers_as_if_these_were_gateways() -
     assert len(report.in_progress["llama"]) == len(report.late_s) >= 10
 
 
-def test_manifests_are_as_many_times_faster_as_the_load() -> None:
-    behavior = {"percentage": 50, "bufferSeconds": 60, "intervalSeconds": 5.0}
+def test_manifests_are_as_many_times_faster_as_the_load_defaults_too() -> None:
+    behavior = {"percentage": 50, "bufferSeconds": 90}
     made = manifests(Model("m", 8, {"behavior": behavior}), {"m": 1, "remote": 2}, 10, mode="Force")
     offloading = made[0]["spec"]["offloadingConfig"]
-    assert offloading["behavior"] == {"percentage": 50, "bufferSeconds": 6, "intervalSeconds": 0.5, "mode": "Force"}
+    assert offloading["behavior"] == {
+        "percentage": 50,
+        "bufferSeconds": 9,
+        "mode": "Force",
+        "activationSeconds": 0.5,
+        "intervalSeconds": 0.5,
+        "staleSeconds": 6,
+        "strategy": "Fixed",
+        "maxStepPercentage": 25,
+        "metricScope": "Local",
+        "onMetricsUnavailable": "Hold",
+    }
     assert offloading["remoteBackend"] == {"host": "127.0.0.1:2"}
     assert made[2]["ports"] == [{"port": 1}]
 
