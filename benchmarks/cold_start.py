@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator
@@ -32,7 +31,7 @@ from benchmarks.scale.backends import backends
 from benchmarks.scale.fleet import Fleet
 from benchmarks.scale.gateway import light_gateway
 from benchmarks.scale.prober import Prober
-from benchmarks.scale.processes import memory_mib
+from benchmarks.scale.processes import memory_mib, scratch
 from tests.support.stack import Stack
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ async def run(report: Report, *, quick: bool) -> None:
 async def _light(report: Report, fleet: Fleet, form: str) -> None:
     """Time to served, and memory of the controller, with a client that is no Envoy."""
     report.say(f"{fleet.size:,} models as {form}, a light gateway")
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch() as temporary:
         stack = Stack(Path(temporary), ["--no-envoy", "--log-level", "warning"])
         (fleet.write_yaml if form == "YAML" else fleet.write_json)(stack.manifests)
         async with _started(stack) as began_s:
@@ -84,7 +83,7 @@ async def _light(report: Report, fleet: Fleet, form: str) -> None:
 async def _with_envoy(report: Report, size: int) -> None:
     """The whole, until every model answers, and what Envoy takes."""
     report.say(f"{size:,} models and an Envoy")
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch() as temporary:
         directory = Path(temporary)
         async with backends(directory / "backends") as (local, remote):
             stack = Stack(directory, ["--log-level", "warning"])

@@ -18,13 +18,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Report, at_most
 from benchmarks.scale.fleet import Fleet
 from benchmarks.scale.gateway import light_gateway
+from benchmarks.scale.processes import scratch
 from benchmarks.scale.sampling import INTERVAL_S
 
 TITLE = "Engine load"
@@ -38,7 +38,7 @@ LONGEST_LINE = 64 << 20
 
 async def run(report: Report, *, quick: bool) -> None:
     models = 40 if quick else MODELS
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch() as temporary:
         manifests = Path(temporary) / "manifests"
         fleet = Fleet(models)
         fleet.write_json(manifests)

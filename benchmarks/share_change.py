@@ -17,7 +17,6 @@ Prober, Envoy and controller share the cores that there are.
 from __future__ import annotations
 
 import random
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -30,7 +29,7 @@ from benchmarks.scale.backends import backends
 from benchmarks.scale.controller import Change, Driven, driven
 from benchmarks.scale.fleet import Fleet
 from benchmarks.scale.prober import Prober
-from benchmarks.scale.processes import cpu_s
+from benchmarks.scale.processes import cpu_s, scratch
 from tests.support.envoy import bootstrap, running
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ async def run(report: Report, *, quick: bool) -> None:
 async def _measure(report: Report, size: int, changes: int) -> float:
     """All figures of one size. Returns the median time to the first request, in ms."""
     report.say(f"a controller with {size:,} models, and an Envoy, are being started")
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch() as temporary:
         directory = Path(temporary)
         async with backends(directory / "backends") as (local, remote):
             fleet = Fleet(size, local, remote, BEHAVIOR)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
@@ -26,14 +27,18 @@ class LastGood:
     def keep(self, name: PurePath, text: str) -> None:
         """Keeps a text in which everything is good."""
         path = self._path(name)
+        raw = text.encode()
         try:
-            if path.exists() and path.read_bytes() == text.encode():
+            try:
+                known = path.read_bytes()
+            except FileNotFoundError:
+                self._make(path, raw)  # if this is never finished it is junk, which counts as nothing
                 return
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            temporary = path.with_suffix(".new")
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(text.encode())
-            temporary.replace(path)
+            if known != raw:
+                temporary = path.with_suffix(".new")
+                temporary.unlink(missing_ok=True)
+                self._make(temporary, raw)
+                temporary.replace(path)
         except OSError as error:
             log.warning("a good manifest cannot be kept for the next start", extra={"error": str(error)})
 
@@ -57,6 +62,16 @@ class LastGood:
                     path.unlink(missing_ok=True)
                 except OSError as error:
                     log.warning("an old manifest that was kept cannot be removed", extra={"error": str(error)})
+
+    def _make(self, path: Path, raw: bytes) -> None:
+        """A new file that only we may read."""
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
+        except FileNotFoundError:
+            self._directory.mkdir(parents=True, mode=0o700)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(raw)
 
     def _path(self, name: PurePath) -> Path:
         return self._directory / hashlib.sha256(bytes(name)).hexdigest()[:32]
