@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from xds import ir
@@ -35,13 +35,13 @@ from xds.events import (
     Rejected,
     SecretsDelivered,
 )
-from xds.leases import Granted
+from xds.peer import Peer, Version
 from xds.response import Encoder
 from xds.session import Session
 from xds.session_delta import DeltaSession
 from xds.session_state import StateSession
 from xds.snapshot import ENDPOINTS, SECRET, Key, Resource
-from xds.subscription import LeaseAck, Nack, Report
+from xds.subscription import Kept, LeaseAck, Nack, Report
 from xds.translate import Gateway
 
 MAX_TOMBSTONES = 1_000
@@ -52,7 +52,6 @@ MAX_REFUSED = 10_000
 forgotten is asked, or reported, once more.
 """
 
-_Version = tuple[str, str, str]
 _Name = TypeVar("_Name")
 _Words = TypeVar("_Words")
 
@@ -68,7 +67,7 @@ class Refusal:
 @dataclass(slots=True)
 class _Model:
     """A route as published, and why it is not in force, if so. `accepted` is what every gateway had; `waiting` counts
-    the gateways that do not have what is in force.
+    the gateways that do not have what is in force, without those that have no route at all.
     """
 
     wanted: ir.Route
@@ -79,17 +78,6 @@ class _Model:
     def has_accepted(self, resource: Resource) -> bool:
         """Whether it is part of what every gateway had."""
         return self.accepted is not None and self.accepted.resources.get(resource.key) == resource
-
-
-@dataclass(slots=True)
-class _Peer:
-    """A connected gateway: what it has not accepted yet, which routes that concerns, and what it has refused."""
-
-    streams: int = 0
-    pending: set[Key] = field(default_factory=set)
-    incomplete: set[str] = field(default_factory=set)
-    refused: dict[_Version, None] = field(default_factory=dict)
-    granted: Granted = field(default_factory=Granted)
 
 
 class Publisher:
@@ -105,9 +93,11 @@ class Publisher:
         self._encoder = Encoder()
         self._sessions: set[Session] = set()
         self._models: dict[str, _Model] = {}
-        self._peers: dict[str, _Peer] = {}
+        self._peers: dict[str, Peer] = {}
+        self._empty = 0
+        """Gateways without any whole route."""
         self._turned_away: dict[str, str] = {}
-        self._refused: dict[_Version, str] = {}
+        self._refused: dict[Version, str] = {}
         self._blocked: set[str] = set()
         """Routes that cannot be in force together with others that are."""
 
@@ -193,12 +183,13 @@ class Publisher:
 
     def _expect(self, changed: frozenset[Key], installed: AbstractSet[str] = frozenset()) -> None:
         """Every gateway has to accept what changed; one that has all of an installed route is done with it."""
+        if not changed and not installed:
+            return
         made = {key for key in changed if self.snapshot.get(key)}
         users = {key: self._catalog.users(key) for key in made}
         pending = {key for key in made if users[key] or key[0] == SECRET}
         for peer in self._peers.values():
-            peer.pending -= changed - made
-            peer.pending |= pending
+            peer.expect(pending, changed - made)
         self._review(frozenset(installed).union(*users.values()), self._peers, installed)
         if changed:
             if self.snapshot.tombstones > MAX_TOMBSTONES:
@@ -222,12 +213,10 @@ class Publisher:
         """A new stream. `incremental`: it speaks the delta variant. `only`: it carries this type alone."""
         peer = self._peers.get(gateway)
         if peer is None:
-            peer = self._peers[gateway] = _Peer()
+            peer = self._peers[gateway] = Peer()
             self._turned_away.pop(gateway, None)
+            self._empty += 1
             self._on_event(GatewayConnected(gateway, version))
-            peer.pending.update(*(plan.required for plan in self._catalog.plans.values()))
-            peer.pending.update(each.key for each in self.snapshot.logs[SECRET].resources())
-            self._review(frozenset(self._catalog.plans), [gateway])
         peer.streams += 1
         session: Session
         if incremental:
@@ -244,9 +233,11 @@ class Publisher:
         peer.streams -= 1
         if peer.streams == 0:
             del self._peers[gateway]
+            if peer.empty:
+                self._empty -= 1
             for name in peer.incomplete:
                 self._models[name].waiting -= 1
-            self._promote(peer.incomplete)
+            self._promote(self._catalog.plans if peer.empty else peer.incomplete)
             self._on_event(GatewayDisconnected(gateway))
 
     def turn_away(self, gateway: str, version: str, message: str) -> None:
@@ -261,6 +252,8 @@ class Publisher:
             self._rejected(gateway, session, report)
         elif isinstance(report, LeaseAck):
             self._on_event(LeaseAccepted(gateway, report.serial))
+        elif isinstance(report, Kept):
+            self._kept(gateway, report)
         else:
             self._accepted(gateway, report.resources)
 
@@ -270,38 +263,64 @@ class Publisher:
 
     def _accepted(self, gateway: str, resources: Iterable[Resource]) -> None:
         peer = self._peers[gateway]
-        keys = {each.key for each in resources if self.snapshot.get(each.key) is each} & peer.pending
-        peer.pending -= keys
-        if secrets := frozenset(name for type_url, name in keys if type_url == SECRET):
+        if keys := peer.accept(resources, self.snapshot):
+            self._deliver(gateway, frozenset(name for type_url, name in keys if type_url == SECRET))
+            if not peer.is_bare:
+                self._review(frozenset[str]().union(*map(self._catalog.users, keys)), [gateway])
+
+    def _kept(self, gateway: str, kept: Kept) -> None:
+        peer = self._peers[gateway]
+        names = peer.keep(kept, self.snapshot)
+        if kept.type_url == SECRET:
+            self._deliver(gateway, frozenset(names))
+        if not peer.is_bare:
+            self._review(set(self._catalog.plans) if peer.empty else set(peer.incomplete), [gateway])
+
+    def _deliver(self, gateway: str, secrets: frozenset[str]) -> None:
+        if secrets:
             self._on_event(SecretsDelivered(gateway, secrets))
-        touched = frozenset[str]().union(*map(self._catalog.users, keys))
-        self._review(touched & peer.incomplete, [gateway])
 
     def _review(self, names: AbstractSet[str], gateways: Iterable[str], news: AbstractSet[str] = frozenset()) -> None:
         """Finds which of these routes the gateways have whole, and reports those that are now, and the `news`."""
-        required = {name: self._catalog.plans[name].required for name in names}
+        plans = self._catalog.plans
         programmed: dict[str, set[str]] = {}
         for gateway in gateways:
             peer = self._peers[gateway]
-            whole = {name for name in names if peer.pending.isdisjoint(required[name])}
-            became, ceased = whole & peer.incomplete, names - whole - peer.incomplete
-            peer.incomplete -= became
-            peer.incomplete |= ceased
-            for name in became:
-                self._models[name].waiting -= 1
-            for name in ceased:
-                self._models[name].waiting += 1
-            programmed[gateway] = became | whole & news
+            if peer.is_bare:
+                continue
+            whole = {name for name in names if peer.has(plans[name].required)}
+            if peer.empty and whole:
+                self._fill(peer)
+            if not peer.empty:
+                became, ceased = whole & peer.incomplete, names - whole - peer.incomplete
+                peer.incomplete -= became
+                peer.incomplete |= ceased
+                for name in became:
+                    self._models[name].waiting -= 1
+                for name in ceased:
+                    self._models[name].waiting += 1
+                programmed[gateway] = became | whole & news
         self._promote(names)
         for gateway, whole in programmed.items():
             if in_force := frozenset(name for name in whole if not self._models[name].refusal):
                 self._on_event(Programmed(gateway, in_force))
 
+    def _fill(self, peer: Peer) -> None:
+        """Its first whole route is about to be found."""
+        peer.empty = False
+        self._empty -= 1
+        peer.incomplete.update(self._catalog.plans)
+        for name in peer.incomplete:
+            self._models[name].waiting += 1
+
     def _promote(self, names: Iterable[str]) -> None:
         """What every gateway has is what a route may go back to."""
-        for model, plan in ((self._models[name], self._catalog.plans[name]) for name in names):
-            if self._peers and not model.waiting:
-                model.accepted = plan
+        if not self._peers or self._empty:
+            return
+        for name in names:
+            model = self._models[name]
+            if not model.waiting:
+                model.accepted = self._catalog.plans[name]
 
     def _rejected(self, gateway: str, session: Session, nack: Nack) -> None:
         named = _named(nack.message, nack.resources)
@@ -348,7 +367,7 @@ def _remember(memory: dict[_Name, _Words], name: _Name, words: _Words) -> None:
         del memory[next(iter(memory))]
 
 
-def _version(each: Resource) -> _Version:
+def _version(each: Resource) -> Version:
     return each.type_url, each.name, each.version
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
@@ -118,7 +118,17 @@ class _Stream:
     who: Introduction
     session: Session
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    alarm: asyncio.TimerHandle | None = None
     ended: bool = False
+
+    def ring(self) -> None:
+        self.alarm = None
+        self.wake.set()
+
+    def silence(self) -> None:
+        if self.alarm:
+            self.alarm.cancel()
+            self.alarm = None
 
 
 class Server:
@@ -129,8 +139,10 @@ class Server:
         """Open ones, the refused for as long as it takes to tell them."""
         self._publisher = publisher
         self._telemetry = telemetry
+        self._pushes = {type_url: telemetry.pushes.labels(short) for type_url, short in SHORT.items()}
         self._max_streams = max_streams
-        self._open: set[_Stream] = set()
+        self._open: dict[_Stream, None] = {}
+        """In the order they came: who serves already hears first of what changed."""
         self._server: grpc.aio.Server | None = None
         self._mistakes: asyncio.Queue[Exception] = asyncio.Queue()
 
@@ -237,7 +249,7 @@ class Server:
     ) -> None:
         session = self._publisher.open(who.gateway, who.version, incremental=incremental, only=only)
         stream = _Stream(who, session)
-        self._open.add(stream)
+        self._open[stream] = None
         writer = asyncio.create_task(self._write(stream, context))
         if reader := asyncio.current_task():
             writer.add_done_callback(lambda _: stream.ended or reader.cancel())
@@ -251,7 +263,8 @@ class Server:
         finally:
             stream.ended = True
             stream.wake.set()
-            self._open.discard(stream)
+            stream.silence()
+            del self._open[stream]
             self._publisher.close(who.gateway, session)
             await asyncio.wait([writer])  # gRPC takes no status while a response is still leaving
             if not writer.cancelled() and (mistake := writer.exception()):
@@ -263,7 +276,8 @@ class Server:
             self._telemetry.ack_seconds.observe(waited_s)
         for report in stream.session.reports():
             self._hear(stream, report)
-        stream.wake.set()
+        if not stream.session.is_settled:
+            stream.wake.set()
 
     def _hear(self, stream: _Stream, report: Report) -> None:
         if isinstance(report, Nack):
@@ -275,22 +289,24 @@ class Server:
         while not stream.ended:
             stream.wake.clear()
             pushes = stream.session.offer(_now_s())
-            for report in stream.session.reports():
-                self._hear(stream, report)
-                await asyncio.sleep(0)  # who comes back with everything has much to report; others have their turn
-                if stream.ended:
-                    return
             while pushes and not stream.ended:
                 push = pushes.pop(0)
-                self._telemetry.pushes.labels(SHORT[push.type_url]).inc()
+                self._pushes[push.type_url].inc()
                 try:
                     await context.write(push.data)
                 except grpc.aio.BaseError:
                     return  # the stream broke; its handler hears of it too
                 del push  # it may be large, and this waits long
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(stream.session.wake_at(_now_s())):
-                    await stream.wake.wait()
+            self._set_alarm(stream)
+            await stream.wake.wait()
+
+    def _set_alarm(self, stream: _Stream) -> None:
+        """Wakes the stream when its session may have more by itself, or before: an alarm is not worth being put off."""
+        loop = asyncio.get_running_loop()
+        at_s = stream.session.wake_at(loop.time())
+        if at_s is not None and (stream.alarm is None or stream.alarm.when() > at_s):
+            stream.silence()
+            stream.alarm = loop.call_at(at_s, stream.ring)
 
     def _wake_all(self) -> None:
         for stream in self._open:

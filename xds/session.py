@@ -68,9 +68,6 @@ HOLD_S = 5.0
 OPENING_S = 1.0
 """How long after a stream's last first request for a type its removals wait."""
 
-SLICE = 500
-"""Resources that are reported together when a client comes back with them."""
-
 REFERRED = (RUNTIME, CLUSTER, ENDPOINTS, SECRET)
 REFERRING = (LISTENER, SCOPED_ROUTE, ROUTE)
 STAGES = (
@@ -107,6 +104,8 @@ class Session:
         self._encoder = encoder
         self._refused = refused
         self._reports: list[Report] = []
+        self._stages: tuple[list[tuple[Subscription, Lane]], ...] = ()
+        self._settled_at = -1
         self._opening_until_s = 0.0
         self._warming: set[str] = set()
 
@@ -117,23 +116,33 @@ class Session:
         """
         raise NotImplementedError
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all has been sent that there is: `offer` has no more until the snapshot changes, or what the client
+        asks for. Answers may still be due.
+        """
+        return self._settled_at == self._snapshot.sequence
+
     def offer(self, now_s: float) -> list[Push]:
         """What is to be sent now; it counts as sent. Work in proportion to what changed since the last time."""
-        pushes = []
-        complete = reached = self._snapshot.sequence
-        for stage in STAGES:
-            lanes = [
-                (subscription, subscription.removes if removing else subscription.makes)
-                for type_url, removing in stage
-                if (subscription := self.subscriptions.get(type_url))
-            ]
+        pushes: list[Push] = []
+        if self.is_settled:
+            return pushes
+        settled = True
+        complete = reached = sequence = self._snapshot.sequence
+        for lanes in self._stages:
+            gate_to_make, gate_to_remove = reached, complete
             for subscription, lane in lanes:
                 if lane.removing and now_s < self._opening_until_s:
-                    continue
-                if push := self._advance(subscription, lane, complete if lane.removing else reached, now_s):
+                    settled = False
+                elif push := self._advance(
+                    subscription, lane, gate_to_remove if lane.removing else gate_to_make, now_s
+                ):
                     pushes.append(push)
-            complete = min((complete, *(lane.complete for _, lane in lanes)))
-            reached = min((reached, *(self._reached(each, lane, now_s) for each, lane in lanes)))
+                complete = min(complete, lane.complete)
+                reached = min(reached, self._reached(subscription, lane, now_s))
+                settled = settled and not subscription.is_behind(lane)
+        self._settled_at = sequence if settled else -1
         return pushes
 
     def wake_at(self, now_s: float) -> float | None:
@@ -143,6 +152,7 @@ class Session:
 
     def resend(self, type_url: str, names: Iterable[str], *, alone: bool = False) -> None:
         """Sends these once more, together or each alone: they were in a response that was refused."""
+        self._settled_at = -1
         subscription = self.subscriptions[type_url]
         pieces = subscription.makes.pieces
         for piece in pieces:
@@ -176,6 +186,15 @@ class Session:
         subscription = Subscription(type_url, self._snapshot.logs[type_url])
         subscription.makes.position = subscription.removes.position = self._snapshot.sequence
         self.subscriptions[type_url] = subscription
+        self._stages = tuple(
+            [
+                (each, each.removes if removing else each.makes)
+                for type_url, removing in stage
+                if (each := self.subscriptions.get(type_url))
+            ]
+            for stage in STAGES
+        )
+        self._settled_at = -1
         self._opening_until_s = now_s + OPENING_S
         return subscription
 
@@ -202,6 +221,7 @@ class Session:
     def _subscribe(self, subscription: Subscription, names: Iterable[str]) -> None:
         """What is asked for is sent, whether or not it was before. SECRET has no wildcard: it must be named."""
         for name in names:
+            self._settled_at = -1
             if name != "*":
                 entry = subscription.log.get(name)
                 name = entry.resource.name if entry else name  # one string, however many streams hold it
@@ -214,6 +234,7 @@ class Session:
 
     def _unsubscribe(self, subscription: Subscription, names: Iterable[str]) -> None:
         for name in names:
+            self._settled_at = -1
             if name == "*":
                 subscription.wildcard = False
                 continue
@@ -263,6 +284,9 @@ class Session:
 
     def _walk(self, subscription: Subscription, lane: Lane, gate: int) -> None:
         """Queues what the lane may send of what changed since its position."""
+        if not subscription.is_behind(lane):
+            lane.position = lane.complete = self._snapshot.sequence
+            return
         collect = self._removed if lane.removing else self._made
         names, whole = collect(subscription, lane.position, gate)
         sequence = self._snapshot.sequence
@@ -275,21 +299,17 @@ class Session:
 
     def _made(self, subscription: Subscription, position: int, gate: int) -> tuple[list[str], bool]:
         """The names to send in the order they changed, and whether none was held back."""
-        changed = {each.resource.name: each for each in self._covered(subscription, position)}
-        names = [name for name in reversed(changed) if changed[name].sequence <= gate]
+        changed = list(self._covered(subscription, position))
+        changed.reverse()
+        names = [entry.resource.name for entry in changed if entry.sequence <= gate]
         whole = len(names) == len(changed)
-        for name in list(subscription.owed):
-            entry = subscription.log.get(name)
-            if entry and entry.sequence > gate:
-                whole = False
-                continue
-            del subscription.owed[name]
-            if name not in changed:
-                names.append(name)
-        if subscription.known:
-            names = self._compare(subscription, names)
-            if whole:
-                subscription.known.clear()
+        if subscription.owed:
+            listed = {entry.resource.name for entry in changed}
+            ready = [name for name in subscription.owed if subscription.log.sequence_of(name) <= gate]
+            names += [name for name in ready if name not in listed]
+            whole = whole and len(ready) == len(subscription.owed)
+            for name in ready:
+                del subscription.owed[name]
         return names, whole
 
     def _covered(self, subscription: Subscription, position: int) -> Iterator[Entry]:
@@ -308,24 +328,6 @@ class Session:
             subscription.withdrawn = {}
         return names, whole and not subscription.withdrawn
 
-    def _compare(self, subscription: Subscription, names: list[str]) -> list[str]:
-        """Leaves out what a reconnected client has already; what it has and nobody else is to be withdrawn."""
-        same, rest = [], []
-        for name in names:
-            entry = subscription.log.get(name)
-            known = subscription.known.pop(name, None)
-            if entry and known == entry.resource.version:
-                same.append(entry.resource)
-            elif entry or known is None:
-                rest.append(name)
-        self._confirm(same)
-        return rest
-
-    def _confirm(self, resources: Sequence[Resource]) -> None:
-        """Reports what the client had before, in slices: there may be thousands, and other streams wait meanwhile."""
-        slices = (resources[start : start + SLICE] for start in range(0, len(resources), SLICE))
-        self._reports.extend(Ack(tuple(each)) for each in slices)
-
     def _owe_endpoints(self, clusters: Iterable[str]) -> None:
         """Endpoints follow their cluster, also on a reconnect before the client has asked for them."""
         endpoints = self.subscriptions.get(ENDPOINTS)
@@ -335,7 +337,6 @@ class Session:
             if endpoints is None:
                 self._warming.add(name)
             elif endpoints.covers(name):
-                endpoints.known.pop(name, None)
                 endpoints.owed[name] = None
 
     def _reached(self, subscription: Subscription, lane: Lane, now_s: float) -> int:

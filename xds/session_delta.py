@@ -14,7 +14,7 @@ from xds.leases import Granted, LeaseLane
 from xds.response import Encoder, Push, encoded_size
 from xds.session import WILDCARD_TYPES, Refused, Session
 from xds.snapshot import ENDPOINTS, RUNTIME, Snapshot
-from xds.subscription import Lane, LeaseAck, Nack, Subscription
+from xds.subscription import Kept, Lane, LeaseAck, Nack, Subscription
 
 PIECE_BYTES = 1_000_000
 """A response is cut where it would grow beyond this. One message for each type took Envoy 100 MB more."""
@@ -58,6 +58,7 @@ class DeltaSession(Session):
             waited_s = self._answer(subscription, request.response_nonce, error, now_s)
         gone: Sequence[str] = request.resource_names_unsubscribe
         if type_url == RUNTIME:
+            self._settled_at = -1  # a lease may have waited for this answer
             names, gone = self._receive_leases(request, names, known)
         self._subscribe(subscription, names)
         self._unsubscribe(subscription, gone)
@@ -82,20 +83,34 @@ class DeltaSession(Session):
             self._reports.append(LeaseAck(answered))
         return [each for each in names if each not in leases.NAMES], [each for each in gone if each not in leases.NAMES]
 
-    def _take_over(self, subscription: Subscription, versions: dict[str, str]) -> None:
-        """What the client kept from an earlier stream. Endpoints whose cluster was sent on this one it needs again."""
-        subscription.answer_due = subscription.answer_due and not versions
-        subscription.withdrawn = {name: None for name in versions if subscription.log.get(name) is None}
+    def _take_over(self, subscription: Subscription, known: dict[str, str]) -> None:
+        """What the client kept from an earlier stream. Endpoints whose cluster was sent on this one it needs again.
+
+        There may be tens of thousands, so what is done for each of them is little.
+        """
+        versions, owed = subscription.log.versions, subscription.owed
+        subscription.answer_due = subscription.answer_due and not known
+        subscription.withdrawn = {name: None for name in known if name not in versions}
         if subscription.type_url == ENDPOINTS:
-            versions = {name: version for name, version in versions.items() if name not in self._warming}
+            known = {name: version for name, version in known.items() if name not in self._warming}
             self._warming.clear()
-        subscription.known = versions
+        if not known:
+            return
+        subscription.owed = {name: None for name in owed if name not in versions and name not in known}
+        asked = versions if subscription.wildcard else owed.keys() & versions.keys()
+        subscription.owed |= {name: None for name in asked if versions[name] != known.get(name)}
+        if subscription.wildcard:
+            subscription.makes.position = self._snapshot.sequence
+        but = (
+            subscription.owed.keys() if subscription.wildcard else (versions.keys() - asked) | subscription.owed.keys()
+        )
+        self._reports.append(Kept(subscription.type_url, frozenset(but)))
 
     def _cut(self, subscription: Subscription, names: Sequence[str]) -> Iterator[Sequence[str]]:
         start = size = 0
+        get = subscription.log.get
         for index, name in enumerate(names):
-            entry = subscription.log.get(name)
-            more = encoded_size(entry.resource) if entry else len(name)
+            more = encoded_size(entry.resource) if (entry := get(name)) else len(name)
             if size and size + more > PIECE_BYTES:
                 yield names[start:index]
                 start, size = index, 0

@@ -14,7 +14,7 @@ from protos.envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from xds.response import Push
 from xds.session import REFERRING, WILDCARD_TYPES, Session
 from xds.snapshot import Resource
-from xds.subscription import Lane, Subscription
+from xds.subscription import Kept, Lane, Subscription
 
 
 class StateSession(Session):
@@ -54,7 +54,7 @@ class StateSession(Session):
             subscription.answer_due = False
             subscription.owed.clear()
             subscription.makes.position = self._snapshot.sequence
-            self._confirm(tuple(subscription.log.resources()))
+            self._reports.append(Kept(subscription.type_url))
 
     def _walk(self, subscription: Subscription, lane: Lane, gate: int) -> None:
         held_back = subscription.type_url in REFERRING and any(subscription.log.changed_since(gate))

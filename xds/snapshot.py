@@ -72,8 +72,9 @@ def text_field(number: int, value: str) -> bytes:
 class Resource:
     """One xDS resource. `body` is the serialized google.protobuf.Any; it may hold a secret, so no repr shows it.
 
-    `refs` are the resources that this one needs to exist. `delta_head` and `state_head` are what stands before `body`
-    where a DeltaDiscoveryResponse or a DiscoveryResponse lists the resource: head + body is its `resources` field.
+    `key` is its type and name. `refs` are the resources that this one needs to exist. `delta_head` and `state_head` are
+    what stands before `body` where a DeltaDiscoveryResponse or a DiscoveryResponse lists the resource: head + body is
+    its `resources` field.
     """
 
     type_url: str
@@ -81,19 +82,16 @@ class Resource:
     version: str
     body: bytes = field(repr=False)
     refs: tuple[Key, ...] = ()
+    key: Key = field(init=False, repr=False, compare=False)
     delta_head: bytes = field(init=False, repr=False, compare=False)
     state_head: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key", (self.type_url, self.name))
         size = len(self.body)
         inner = text_field(3, self.name) + text_field(1, self.version) + length_delimited(2, size)
         object.__setattr__(self, "delta_head", length_delimited(2, len(inner) + size) + inner)
         object.__setattr__(self, "state_head", length_delimited(2, size))
-
-    @property
-    def key(self) -> Key:
-        """Type and name."""
-        return self.type_url, self.name
 
 
 def resource(type_url: str, name: str, message: Message, refs: Iterable[Key] = ()) -> Resource:
@@ -111,11 +109,17 @@ class Entry(NamedTuple):
 
 
 class Log:
-    """The resources of one type, and the tombstones of removed ones, each in the order of their last change."""
+    """The resources of one type, and the tombstones of removed ones, each in the order of their last change.
 
-    __slots__ = ("_digest", "_gone", "_live")
+    `newest` and `newest_removal` are the sequences of the last change and the last removal there was. `versions` are
+    those of all resources, by name.
+    """
+
+    __slots__ = ("_digest", "_gone", "_live", "newest", "newest_removal", "versions")
 
     def __init__(self) -> None:
+        self.newest = self.newest_removal = 0
+        self.versions: dict[str, str] = {}
         self._live: OrderedDict[str, Entry] = OrderedDict()
         self._gone: OrderedDict[str, Entry] = OrderedDict()
         self._digest = 0
@@ -126,6 +130,11 @@ class Log:
     def get(self, name: str) -> Entry | None:
         """The resource of that name."""
         return self._live.get(name)
+
+    def sequence_of(self, name: str) -> int:
+        """When the resource of that name changed last; 0 if there is none."""
+        entry = self._live.get(name)
+        return entry.sequence if entry else 0
 
     def resources(self) -> Iterator[Resource]:
         """All of them, least recently changed first."""
@@ -160,13 +169,17 @@ class Log:
             self._count(old.resource, -1)
         self._gone.pop(new.name, None)
         self._live[new.name] = Entry(sequence, new)
+        self.versions[new.name] = new.version
+        self.newest = sequence
         self._count(new, 1)
 
     def drop(self, name: str, sequence: int) -> None:
         """Turns a resource into a tombstone: the newest removal."""
         entry = self._live.pop(name)
+        del self.versions[name]
         self._count(entry.resource, -1)
         self._gone[name] = Entry(sequence, entry.resource)
+        self.newest_removal = sequence
 
     def forget(self, position: int) -> None:
         """Drops the tombstones of what was removed at or before `position`."""

@@ -12,9 +12,17 @@ from xds.snapshot import Log, Resource
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The client has these resources: it acknowledged them, or had them before."""
+    """The client acknowledged a response with these resources."""
 
     resources: tuple[Resource, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A client that came back has all resources of a type as they are now, except those named."""
+
+    type_url: str
+    but: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class LeaseAck:
     serial: int
 
 
-Report = Ack | Nack | LeaseAck
+Report = Ack | Kept | Nack | LeaseAck
 
 
 @dataclass(slots=True)
@@ -72,8 +80,8 @@ class Flight:
 class Subscription:
     """One type on one stream.
 
-    `owed` are names to send whatever the position: newly subscribed, or to be sent again. `known` are the versions that
-    a reconnected client says it has, until they have been compared; `withdrawn` are those of them that are gone.
+    `owed` are names to send whatever the position: newly subscribed, or to be sent again. `withdrawn` are names that a
+    client kept from an earlier stream, and that are gone.
     """
 
     type_url: str
@@ -83,7 +91,6 @@ class Subscription:
     makes: Lane = field(default_factory=lambda: Lane(removing=False))
     removes: Lane = field(default_factory=lambda: Lane(removing=True))
     owed: dict[str, None] = field(default_factory=dict)
-    known: dict[str, str] = field(default_factory=dict)
     withdrawn: dict[str, None] = field(default_factory=dict)
     answer_due: bool = False
     flight: Flight | None = None
@@ -93,3 +100,11 @@ class Subscription:
 
     def covers(self, name: str) -> bool:
         return self.wildcard or name in self.names
+
+    def is_behind(self, lane: Lane) -> bool:
+        """Whether there may be something for the lane to walk over or to send."""
+        if lane.pieces:
+            return True
+        if lane.removing:
+            return bool(self.withdrawn) or self.log.newest_removal > lane.position
+        return self.answer_due or bool(self.owed) or self.log.newest > lane.position

@@ -156,7 +156,7 @@ async def main() -> None:
     while line := await commands.readline():
         command = json.loads(line)
         print(json.dumps(await getattr(plane, command.pop("do"))(**command)), flush=True)
-    await plane.server.stop()
+    await plane.server.stop(grace_s=5)
 
 
 if __name__ == "__main__":

@@ -24,17 +24,21 @@ class Counts:
     def __init__(self) -> None:
         self.by_label: Counter[str] = Counter()
         self.observed: list[float] = []
-        self._label = ""
 
-    def labels(self, *values: Any) -> "Counts":
-        self._label = str(values[0])
-        return self
-
-    def inc(self) -> None:
-        self.by_label[self._label] += 1
+    def labels(self, *values: Any) -> "Labelled":
+        return Labelled(self.by_label, str(values[0]))
 
     def observe(self, amount: float) -> None:
         self.observed.append(amount)
+
+
+@dataclass
+class Labelled:
+    counts: Counter[str]
+    label: str
+
+    def inc(self) -> None:
+        self.counts[self.label] += 1
 
 
 @dataclass

@@ -24,7 +24,7 @@ from xds.session import OPENING_S, Session
 from xds.session_delta import DeltaSession
 from xds.session_state import StateSession
 from xds.snapshot import Key, Resource, Snapshot, resource
-from xds.subscription import Ack, Nack
+from xds.subscription import Ack, Kept, Nack
 
 
 def word(type_url: str, name: str, content: object = 1, *refs: Key) -> Resource:
@@ -86,7 +86,13 @@ class Client:
 
     def accepted(self) -> list[str]:
         """What the session reports as accepted since the last call."""
-        return [each.name for report in self.session.reports() if isinstance(report, Ack) for each in report.resources]
+        names = []
+        for report in self.session.reports():
+            if isinstance(report, Ack):
+                names += [each.name for each in report.resources]
+            elif isinstance(report, Kept):
+                names += self.world.snapshot.logs[report.type_url].versions.keys() - report.but
+        return sorted(names)
 
     def rejections(self) -> list[Nack]:
         return [report for report in self.session.reports() if isinstance(report, Nack)]

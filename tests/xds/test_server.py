@@ -19,7 +19,7 @@ from protos.envoy.service.discovery.v3.discovery_pb2 import (
     DiscoveryRequest,
     DiscoveryResponse,
 )
-from tests.xds.plane import Plane, eventually, model, serving
+from tests.xds.plane import Metrics, Plane, eventually, model, serving
 from xds import server as server_module
 from xds.events import GatewayConnected, GatewayDisconnected, GatewayRefused
 from xds.publisher import Publisher
@@ -428,9 +428,6 @@ async def test_a_certificate_that_is_none_is_an_error(tls: ServerTls) -> None:
 
 
 async def test_stopping_a_server_that_never_started_is_nothing() -> None:
-    server = server_module.Server(Publisher(Gateway(), lambda event: None), _NO_METRICS)
+    server = server_module.Server(Publisher(Gateway(), lambda event: None), Metrics())
     await server.stop()
     assert server.status() == []
-
-
-_NO_METRICS: Any = None
