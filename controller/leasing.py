@@ -87,10 +87,11 @@ class Leasing:
         self._ticked_at_s = self._renewed_at_s = float("-inf")
         self._hold_until_s = float("inf") if restored > 1 else float("-inf")
 
-    def limits_of(self, model: str) -> dict[str, int]:
-        """What each gateway was told of a model last; empty if it is static everywhere."""
-        ledger = self._ledgers.get(model)
-        return {name: part.limit for name, part in sorted(ledger.parts.items())} if ledger else {}
+    @property
+    def limits(self) -> dict[str, dict[str, int]]:
+        """By model that is not static everywhere, what each gateway was told last."""
+        parts = {model: ledger.parts for model, ledger in sorted(self._ledgers.items())}
+        return {model: {name: part.limit for name, part in sorted(each.items())} for model, each in parts.items()}
 
     # What happens
 

@@ -101,6 +101,7 @@ class Runtime:
             "addresses": self.addresses,
             "models": report(engine.records, engine.refused.values(), engine.vault, engine.gateways.connected, now_s),
             "gateways": self.server.status(),
+            "leased_limits": engine.leasing.limits,
             "refused_gateways": self.turned_away,
             "problems": [problem.as_json() for problem in self.manifests.problems],
         }

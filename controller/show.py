@@ -20,6 +20,8 @@ def show_status(status: Json) -> str:
     rows = [_gateway_row(gateway, each) for gateway in gateways for each in gateway["types"]]
     columns = ("GATEWAY", "VERSION", "TYPE", "RESOURCES", "STATE", "DETAIL")
     parts.append(_table(columns, rows) or "No gateway is connected.")
+    leased = status.get("leased_limits", {}).items()
+    parts.append("\n".join(f"Limits of {model}: {_parts(limits)}" for model, limits in leased))
     parts.append("\n".join(f"Refused: {message}" for message in status.get("refused_gateways", {}).values()))
     if status["problems"]:
         problems = [f"{p['source']}: {p['field']}: {p['reason']}".replace(": : ", ": ") for p in status["problems"]]
@@ -35,6 +37,10 @@ def _model_row(model: Json, now_s: float) -> tuple[str, ...]:
     ready = "?" if model["local"]["ready_replicas"] is None else str(model["local"]["ready_replicas"])
     remotes = ", ".join(_remote(remote, now_s) for remote in model["remotes"]) or "none"
     return model["key"], model["state"], share, model["reason"], metrics, ready, remotes
+
+
+def _parts(limits: Mapping[str, int]) -> str:
+    return ", ".join(f"{gateway} {limit}" for gateway, limit in limits.items())
 
 
 def _metric(metric: Json) -> str:

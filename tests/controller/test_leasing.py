@@ -292,11 +292,11 @@ def test_a_dead_control_plane_gives_everything_back() -> None:
 def test_calm_gives_everything_back() -> None:
     world = uneven(20, 1.2, [0.8, 0.2], seed=4)
     world.run(20)
-    assert world.leasing.limits_of(MODEL)
+    assert world.leasing.limits[MODEL]
     for each in world.gateways.values():
         each.rate = 0.1
     world.run(200)
-    assert world.leasing.limits_of(MODEL) == {}
+    assert world.leasing.limits == {}
     assert {each.limit(world.now) for each in world.gateways.values()} == {10}
     assert not world.urgent
     assert world.leasing.wake_at() is None
@@ -317,5 +317,5 @@ def test_one_gateway_has_the_whole_limit_and_nothing_to_report() -> None:
     world = uneven(20, 2.0, [1.0], seed=6)
     world.run(20)
     assert world.gateways["g0"].limit(world.now) == 20
-    assert world.leasing.limits_of(MODEL) == {}
+    assert world.leasing.limits == {}
     assert not world.urgent

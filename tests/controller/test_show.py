@@ -60,6 +60,11 @@ def test_no_gateway_is_said() -> None:
     assert "No gateway is connected." in shown(world(), gateways=[])
 
 
+def test_limits_that_gateways_lend_each_other_are_listed() -> None:
+    leased = {"default/llama": {"east": 7, "west": 1}}
+    assert "Limits of default/llama: east 7, west 1" in shown(world(), leased_limits=leased).splitlines()
+
+
 def test_problems_of_manifests_are_listed() -> None:
     problem = {"source": "a.yaml:3", "kind": "", "name": "", "field": "spec.model", "reason": "is required"}
     assert "a.yaml:3: spec.model: is required" in shown(world(), problems=[problem])
