@@ -9,10 +9,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable
 
-from controller.demo.workload import Request, Timing
+from controller.demo.workload import Timing
+from controller.simulate.workload import Arrival
 
 
-def first_token_waits_s(requests: Iterable[Request], slots: int, timing: Timing) -> tuple[float, ...]:
+def first_token_waits_s(requests: Iterable[Arrival], slots: int, timing: Timing) -> tuple[float, ...]:
     """For each request, in the order of arrival, the seconds until its first token. The last one frees the slot."""
     free_at_s = [0.0] * slots
     waits_s = []

@@ -10,7 +10,7 @@ from enum import StrEnum
 from itertools import pairwise
 from math import ceil
 
-from controller.demo.workload import Request
+from controller.simulate.workload import Arrival
 
 STANDBY = "Standby"
 OVERFLOW = "UO "
@@ -21,7 +21,7 @@ OVERFLOW = "UO "
 class Outcome:
     """What a client saw of one request. `status` 0: no answer. `error` is empty if the answer came to its end."""
 
-    request: Request
+    request: Arrival
     sent_s: float
     first_byte_s: float | None
     done_s: float

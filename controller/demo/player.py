@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from controller.demo.measure import Outcome
-from controller.demo.workload import Request
+from controller.simulate.workload import Arrival
 
 DESTINATION = "x-spillway-destination"
 END = b"data: [DONE]"
@@ -31,7 +31,7 @@ class Target:
 class Player:
     """Plays requests once; `outcomes` grows as they end."""
 
-    def __init__(self, target: Target, requests: Sequence[Request], max_in_flight: int = MAX_IN_FLIGHT) -> None:
+    def __init__(self, target: Target, requests: Sequence[Arrival], max_in_flight: int = MAX_IN_FLIGHT) -> None:
         self.outcomes: list[Outcome] = []
         self.in_flight = 0
         self._target = target
@@ -60,7 +60,7 @@ class Player:
                 await asyncio.sleep(request.at_s - self.now_s)
                 group.create_task(self._play(session, request))
 
-    async def _play(self, session: aiohttp.ClientSession, request: Request) -> None:
+    async def _play(self, session: aiohttp.ClientSession, request: Arrival) -> None:
         if self.in_flight >= self._max_in_flight:
             now_s = self.now_s
             self.outcomes.append(Outcome(request, now_s, None, now_s, 0, "", "not sent: too many requests in flight"))
@@ -71,7 +71,7 @@ class Player:
         finally:
             self.in_flight -= 1
 
-    async def _ask(self, session: aiohttp.ClientSession, request: Request) -> Outcome:
+    async def _ask(self, session: aiohttp.ClientSession, request: Arrival) -> Outcome:
         sent_s, first_byte_s, status, destination, tail = self.now_s, None, 0, "", b""
         error = ""
         try:
@@ -95,7 +95,7 @@ class Player:
         return Outcome(request, sent_s, first_byte_s, self.now_s, status, destination, error)
 
 
-def chat_request(request: Request, model: str) -> bytes:
+def chat_request(request: Arrival, model: str) -> bytes:
     """A streamed chat completion of the request's size."""
     message = {"role": "user", "content": "word " * request.context_tokens}
     body = {"model": model, "messages": [message], "max_tokens": max(1, request.generated_tokens), "stream": True}

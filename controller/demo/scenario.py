@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from controller.demo.workload import Phase, Request, Timing, shape
+from controller.demo.workload import Phase, Timing, shape
+from controller.simulate.workload import Arrival
 
 LOCAL = Timing(base_s=0.0, context_token_s=0.000_15, token_s=0.025)
 REMOTE = Timing(base_s=0.5, context_token_s=0.000_1, token_s=0.025)
@@ -50,7 +51,7 @@ class Scenario:
     def length_s(self) -> float:
         return sum(phase.length_s for phase in self.phases)
 
-    def requests(self, trace: Iterable[Request]) -> tuple[Request, ...]:
+    def requests(self, trace: Iterable[Arrival]) -> tuple[Arrival, ...]:
         return shape(trace, self.speed, self.phases)
 
 

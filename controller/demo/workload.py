@@ -1,4 +1,4 @@
-"""Pure: what the demo asks for and what it costs: requests, their phases, and how long a model takes.
+"""Pure: what the demo asks for and what it costs: the phases of its load, and how long a model takes.
 
 Times are seconds. A trace that is played faster has its costs divided by the same number, so that as many requests are
 in flight as there were when it was recorded.
@@ -9,14 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request: when it arrives, in seconds since the start, and its size in tokens."""
-
-    at_s: float
-    context_tokens: int
-    generated_tokens: int
+from controller.simulate.workload import Arrival
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +40,9 @@ class Timing:
         return self.first_token_s(context_tokens) + self.token_s * (max(1, generated_tokens) - 1)
 
 
-def shape(trace: Iterable[Request], speed: float, phases: Sequence[Phase]) -> tuple[Request, ...]:
+def shape(trace: Iterable[Arrival], speed: float, phases: Sequence[Phase]) -> tuple[Arrival, ...]:
     """The trace `speed` times faster, thinned out phase by phase, up to the end of the last phase."""
-    shaped: list[Request] = []
+    shaped: list[Arrival] = []
     remaining = list(phases)
     end_s = remaining[0].length_s if remaining else 0.0
     for number, request in enumerate(trace):
@@ -60,5 +53,5 @@ def shape(trace: Iterable[Request], speed: float, phases: Sequence[Phase]) -> tu
         if not remaining:
             break
         if number % remaining[0].one_of == 0:
-            shaped.append(Request(at_s, request.context_tokens, request.generated_tokens))
+            shaped.append(Arrival(at_s, request.context_tokens, request.generated_tokens))
     return tuple(shaped)

@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.demo.baseline import first_token_waits_s
-from controller.demo.workload import Request, Timing
+from controller.demo.workload import Timing
+from controller.simulate.workload import Arrival
 
 UNIT = Timing(base_s=0.0, context_token_s=1.0, token_s=1.0)
 """Whole seconds only, so that steps of one second miss nothing."""
 
 
-def simulated_waits_s(requests: list[Request], slots: int) -> list[float]:
+def simulated_waits_s(requests: list[Arrival], slots: int) -> list[float]:
     """One second after the other: requests arrive, free slots take the longest waiting, running ones go on."""
     waits_s = [0.0] * len(requests)
     queue: deque[int] = deque()
@@ -37,13 +38,13 @@ def simulated_waits_s(requests: list[Request], slots: int) -> list[float]:
     st.integers(1, 4),
 )
 def test_the_queue_is_that_of_a_brute_force_simulation(rows: list[tuple[int, int, int]], slots: int) -> None:
-    requests = [Request(*row) for row in rows]
+    requests = [Arrival(*row) for row in rows]
 
     assert list(first_token_waits_s(requests, slots, UNIT)) == simulated_waits_s(requests, slots)
 
 
 def test_with_enough_slots_nobody_waits_for_another() -> None:
-    requests = [Request(0.0, 2, 50)] * 10
+    requests = [Arrival(0.0, 2, 50)] * 10
 
     assert set(first_token_waits_s(requests, 10, UNIT)) == {3.0}
     assert max(first_token_waits_s(requests, 9, UNIT)) == 55.0

@@ -22,12 +22,12 @@ from controller.demo.measure import (
     summarize,
 )
 from controller.demo.scenario import LONG
-from controller.demo.workload import Request
+from controller.simulate.workload import Arrival
 
 
 def outcome(at_s: float = 0.0, wait_s: float | None = 0.1, **changes: Any) -> Outcome:
     first_s = None if wait_s is None else at_s + wait_s
-    seen = Outcome(Request(at_s, 10, 10), at_s, first_s, at_s + 1, 200, "local")
+    seen = Outcome(Arrival(at_s, 10, 10), at_s, first_s, at_s + 1, 200, "local")
     return replace(seen, **changes)
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from controller.demo.measure import Outcome
 from controller.demo.player import Player, Target
-from controller.demo.workload import Request
+from controller.simulate.workload import Arrival
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Serve = Callable[[Handler], Awaitable[str]]
@@ -33,7 +33,7 @@ async def serve() -> AsyncIterator[Serve]:
         await runner.cleanup()
 
 
-async def played(address: str, requests: list[Request], max_in_flight: int = 100) -> list[Outcome]:
+async def played(address: str, requests: list[Arrival], max_in_flight: int = 100) -> list[Outcome]:
     player = Player(Target(address, "chat.demo", "m"), requests, max_in_flight)
     player.start()
     await player.run()
@@ -77,7 +77,7 @@ async def test_a_request_is_sent_as_a_client_of_the_service_would(serve: Serve) 
         assert len(body["messages"][0]["content"].split()) == 7
         return await good(request)
 
-    [outcome] = await played(await serve(note), [Request(0.0, 7, 3)])
+    [outcome] = await played(await serve(note), [Arrival(0.0, 7, 3)])
 
     assert seen == [("/v1/chat/completions", "chat.demo", ("m", 3, True))]
     assert (outcome.status, outcome.destination, outcome.error) == (200, "remote-0", "")
@@ -91,7 +91,7 @@ async def test_a_request_is_sent_as_a_client_of_the_service_would(serve: Serve) 
     [(failing, 503, "status 503"), (broken_off, 200, "the stream broke off"), (cut, 200, "ClientPayloadError")],
 )
 async def test_what_went_wrong_is_recorded(serve: Serve, handler: Handler, status: int, words: str) -> None:
-    [outcome] = await played(await serve(handler), [Request(0.0, 1, 1)])
+    [outcome] = await played(await serve(handler), [Arrival(0.0, 1, 1)])
 
     assert outcome.status == status
     assert words in outcome.error
@@ -100,7 +100,7 @@ async def test_what_went_wrong_is_recorded(serve: Serve, handler: Handler, statu
 async def test_a_refused_connection_is_recorded() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
-        [outcome] = await played(f"127.0.0.1:{reserved.getsockname()[1]}", [Request(0.0, 1, 1)])
+        [outcome] = await played(f"127.0.0.1:{reserved.getsockname()[1]}", [Arrival(0.0, 1, 1)])
 
     assert (outcome.status, outcome.first_byte_s, outcome.wait_s) == (0, None, None)
     assert "ClientConnectorError" in outcome.error
@@ -118,7 +118,7 @@ async def test_requests_are_sent_whatever_became_of_those_before_up_to_a_bound(s
         await release.wait()
         return await good(request)
 
-    requests = [Request(0.0, 1, 1)] * 5
+    requests = [Arrival(0.0, 1, 1)] * 5
     outcomes = await played(await serve(held), requests, max_in_flight=3)
 
     assert sorted(outcome.error for outcome in outcomes) == ["", "", "", *["not sent: too many requests in flight"] * 2]
@@ -132,7 +132,7 @@ async def test_a_player_that_is_cancelled_ends_its_requests(serve: Serve) -> Non
         await asyncio.Event().wait()
         raise AssertionError
 
-    player = Player(Target(await serve(hang), "chat.demo", "m"), [Request(0.0, 1, 1)] * 3)
+    player = Player(Target(await serve(hang), "chat.demo", "m"), [Arrival(0.0, 1, 1)] * 3)
     player.start()
     playing = asyncio.create_task(player.run())
     await started.wait()

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from controller.simulate.chart import BLOCKS, bars
 from controller.demo.frame import Frame, frame_of
 from controller.demo.measure import Moment, Outcome
 from controller.demo.picture import draw
 from controller.demo.scenario import LONG
 from controller.demo.view import LiveView, PlainView, addresses_text
-from controller.demo.workload import Request
+from controller.simulate.chart import BLOCKS, bars
+from controller.simulate.workload import Arrival
 
 MOMENTS = [
     Moment(0.0, "Standby", 0, "BelowTarget", "Calm.", 3.0, 12.0),
@@ -25,7 +25,7 @@ MOMENTS = [
 
 
 def outcomes() -> list[Outcome]:
-    requests = [Request(0.1 * number, 10, 10) for number in range(120)]
+    requests = [Arrival(0.1 * number, 10, 10) for number in range(120)]
     seen = [Outcome(r, r.at_s, r.at_s + 0.05, r.at_s + 0.3, 200, "local") for r in requests]
     return [replace(o, destination="remote-0") if n % 3 == 0 else o for n, o in enumerate(seen)]
 
