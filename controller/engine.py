@@ -28,7 +28,7 @@ from controller.leasing import Leasing
 from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
 from controller.objects import Resolved
 from controller.record import Gauge, Record, Target, new_record, saved_credentials, saved_gateways, to_save
-from controller.routing import RemoteState, hosts_of, policy_of, remote_of, route
+from controller.routing import RemoteState, hosts_of, policy_of, remote_of
 from controller.watches import Watches
 from xds import events as gateway_events
 from xds import ir
@@ -361,10 +361,8 @@ class Engine:
                 self._announce(record.key, "RemoteUnhealthy", f"{remote.spec.name}: {remote.reason}.", warning=True)
         last, seen = record.decision, record.observe(now)
         record.decision = offload.step(record.policy, last, seen, now)
-        wanted = route(record.spec, record.decision, record.hosts, record.local, record.remotes)
-        if wanted != record.route:
-            record.route = self._routes[record.key] = wanted
-            record.programmed.clear()
+        if record.reroute():
+            self._routes[record.key] = record.route
         if record.decision.state is not last.state or record.decision.restraint != last.restraint:
             restrained = bool(record.decision.restraint)
             self._announce(record.key, record.decision.reason, record.decision.sentence, warning=restrained)

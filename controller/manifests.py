@@ -166,7 +166,8 @@ def _documents(file: PurePath, text: str) -> Iterator[tuple[object, yaml.Node | 
     if file.suffix == ".json":
         try:
             value = json.loads(text)
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+            if "\\u" in text:
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
         except json.JSONDecodeError as error:
             raise _UnreadableError(f"this is no JSON: {error.msg}", Source(file, 1, error.lineno)) from None
         except (RecursionError, ValueError):

@@ -71,7 +71,9 @@ class ApiModel(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, data: object) -> object:
-        return {key: value for key, value in data.items() if value is not None} if isinstance(data, Mapping) else data
+        if not isinstance(data, Mapping) or None not in data.values():
+            return data
+        return {key: value for key, value in data.items() if value is not None}
 
 
 def parse_as(model: type[Model], obj: object, *, by_name: bool = False) -> Parsed[Model] | Invalid:
@@ -95,12 +97,17 @@ def unknown_fields(model: BaseModel, raw: object, at: str = "", *, by_name: bool
         return
     names, unread = _known(type(model), by_name)
     for key, value in raw.items():
+        if key in names and type(value) in _WITHOUT_FIELDS:
+            continue
         path = f"{at}.{key}" if at else str(key)
         if key in names:
             yield from _unknown_below(getattr(model, names[key]), value, path, by_name=by_name)
         elif key not in unread:
             close = get_close_matches(str(key), [*names, *unread], n=1)
             yield Problem(path, "unknown field, ignored" + (f"; did you mean {close[0]}?" if close else ""))
+
+
+_WITHOUT_FIELDS = frozenset({str, int, float, bool, type(None)})
 
 
 @cache

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 
 from pydantic import TypeAdapter, ValidationError
 
 from controller import offload
 from controller.api import MetricSpec, ModelDeployment
 from controller.metrics import Query, Reading, Unknown, Value, ratio, target_of
-from controller.routing import RemoteState, policy_of
+from controller.routing import RemoteState, policy_of, route
 from xds import ir
 from xds.events import Rejected
 
@@ -23,6 +24,8 @@ WORDS_MAX = 400
 """Characters of a gateway's own words that are kept: they may repeat a whole resource."""
 
 _DECISION = TypeAdapter(offload.Decision)
+_SAVED = tuple(each.name for each in fields(offload.Decision) if each.name not in FORGOTTEN)
+_saved_values = attrgetter(*_SAVED)
 
 
 @dataclass(slots=True)
@@ -97,6 +100,8 @@ class Record:
     remotes: tuple[RemoteState, ...] = ()
     gauges: tuple[Gauge, ...] = ()
     route: ir.Route | None = None
+    routed: object = None
+    """What `route` was made of: as long as that is the same, so is the route."""
     programmed: set[str] = field(default_factory=set)
     rejections: dict[str, str] = field(default_factory=dict)
     """By gateway, in its own words."""
@@ -112,6 +117,20 @@ class Record:
     @property
     def is_limited(self) -> bool:
         return self.spec.spec.offloading_config.local_limit is not None
+
+    def reroute(self) -> bool:
+        """Brings the route in line with all that it is made of. True if it has changed, so no gateway has it yet."""
+        decision, local = self.decision, self.local or ir.Local()
+        parts = (self.spec, decision.state, decision.share_ppm, self.hosts, local, self.remotes)
+        if self.route is not None and parts == self.routed:
+            return False
+        self.routed = parts
+        wanted = route(self.spec, decision, self.hosts, local, self.remotes)
+        if wanted == self.route:
+            return False
+        self.route = wanted
+        self.programmed.clear()
+        return True
 
     def accepted_by(self, gateway: str) -> None:
         self.programmed.add(gateway)
@@ -158,7 +177,7 @@ def to_save(record: Record, credentials: Mapping[str, float | None], gateways: i
     """What must survive a restart, as plain JSON values. `credentials`: those that a gateway holds, with their expiry.
     `gateways`: by how many the limit is divided.
     """
-    decision = {f.name: getattr(record.decision, f.name) for f in fields(offload.Decision) if f.name not in FORGOTTEN}
+    decision = dict(zip(_SAVED, _saved_values(record.decision), strict=True))
     saved = {"decision": decision, "credentials": dict(credentials), "initial_limit": record.initial_limit}
     return {**saved, "gateways": gateways} if record.is_limited else saved
 
