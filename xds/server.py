@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +36,14 @@ from xds.subscription import Nack, Report, Subscription
 MAX_STREAMS = 20_000
 MAX_REQUEST_BYTES = 16 << 20
 """A gateway that reconnects names all that it has: 1 MB for 10,000 models, and as much again for its node."""
+
+LARGE_REQUEST_BYTES = 16 << 10
+"""A larger one takes milliseconds, and when the controller restarts every gateway sends some. Each time that the loop
+comes round, one has its turn.
+"""
+
+WAKE_TOGETHER = 50
+"""Streams that are woken each time that the loop comes round: answers are heard before thousands more are sent."""
 
 FIRST_REQUEST_S = 30.0
 """How long a new stream may take to say who it is."""
@@ -143,6 +152,8 @@ class Server:
         self._max_streams = max_streams
         self._open: dict[_Stream, None] = {}
         """In the order they came: who serves already hears first of what changed."""
+        self._to_wake: dict[_Stream, None] = {}
+        self._turn = asyncio.Lock()
         self._server: grpc.aio.Server | None = None
         self._mistakes: asyncio.Queue[Exception] = asyncio.Queue()
 
@@ -224,6 +235,7 @@ class Server:
                 first = await anext(requests, None)
             if first is None:
                 return
+            await self._await_turn(first)
             who = introduce((DeltaDiscoveryRequest if incremental else DiscoveryRequest).FromString(first).node)
             if who.objection:
                 self._publisher.turn_away(who.gateway, who.version, who.objection)
@@ -256,6 +268,7 @@ class Server:
         try:
             self._receive(stream, first)
             async for request in requests:
+                await self._await_turn(request)
                 self._receive(stream, request)
         except asyncio.CancelledError:
             writer.cancel()  # the stream is no more, or the writer has ended it
@@ -265,10 +278,16 @@ class Server:
             stream.wake.set()
             stream.silence()
             del self._open[stream]
+            self._to_wake.pop(stream, None)
             self._publisher.close(who.gateway, session)
             await asyncio.wait([writer])  # gRPC takes no status while a response is still leaving
             if not writer.cancelled() and (mistake := writer.exception()):
                 raise mistake
+
+    async def _await_turn(self, request: bytes) -> None:
+        if len(request) > LARGE_REQUEST_BYTES:
+            async with self._turn:
+                await asyncio.sleep(0)
 
     def _receive(self, stream: _Stream, request: bytes) -> None:
         waited_s = stream.session.receive(request, _now_s())
@@ -309,8 +328,16 @@ class Server:
             stream.alarm = loop.call_at(at_s, stream.ring)
 
     def _wake_all(self) -> None:
-        for stream in self._open:
+        if not self._to_wake:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+        self._to_wake |= self._open  # who waits for the change before this one keeps its place
+
+    def _wake_some(self) -> None:
+        for stream in list(islice(self._to_wake, WAKE_TOGETHER)):
+            del self._to_wake[stream]
             stream.wake.set()
+        if self._to_wake:
+            asyncio.get_running_loop().call_soon(self._wake_some)
 
 
 def _now_s() -> float:

@@ -5,6 +5,7 @@ import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.xds.plane import Metrics, Plane, eventually, model, serving
 from xds import server as server_module
 from xds.events import GatewayConnected, GatewayDisconnected, GatewayRefused
 from xds.publisher import Publisher
+from xds.response import Push
 from xds.server import SERVICES, SHORT, ListenError, ServerTls
 from xds.session import Session
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER
@@ -295,6 +297,46 @@ async def test_hundreds_connect_at_once_and_follow_a_change() -> None:
         responses = await asyncio.gather(*(each.hears() for each in streams))
         assert {each.resources[0].name for each in responses} == {"local/default/m"}
         assert len({each.nonce for each in responses}) == 1, "made once for all"
+
+
+async def test_streams_are_woken_a_few_at_a_time_in_the_order_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "WAKE_TOGETHER", 2)
+    async with serving() as plane, connected(plane) as channel:
+        streams = [Stream(channel, node=f"g{number}") for number in range(5)]
+        for stream in streams:
+            await stream.says(CLUSTER)
+            await stream.acks(await stream.hears())
+        await eventually(lambda: len(plane.metrics.ack_seconds.observed) == 5)
+        offered: list[str] = []
+        for each in plane.server._open:
+            vars(each.session)["offer"] = lambda now_s, name=each.who.gateway: offered.append(name) or []
+
+        plane.publish(model("one", 1))
+        while not offered:
+            await asyncio.sleep(0)
+        plane.publish(model("another", 1))
+        await eventually(lambda: offered.count("g1") == 2)
+        assert offered[:5] == ["g0", "g1", "g2", "g3", "g4"], "who waits for the first change keeps its place"
+        assert offered.count("g4") == 1, "and hears of both at once"
+
+
+def note(offered: list[str], name: str, _: float) -> list[Push]:
+    offered.append(name)
+    return []
+
+
+async def test_large_requests_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "LARGE_REQUEST_BYTES", 50)
+    async with serving() as plane, connected(plane) as channel:
+        plane.publish(model("m", 1))
+        streams = [Stream(channel, node=f"g{number}") for number in range(20)]
+        known = {"local/default/m": "another", "gone": "1"}
+        await asyncio.gather(*(each.says(CLUSTER, initial_resource_versions=known) for each in streams))
+        for stream in streams:
+            response = await stream.hears()
+            assert len(response.resources) == 10
+            await stream.acks(response)
+            assert list((await stream.hears()).removed_resources) == ["gone"]
 
 
 async def test_streams_beyond_the_limit_are_refused() -> None:
