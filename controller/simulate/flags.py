@@ -29,11 +29,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     servers = parser.add_argument_group("servers").add_argument
     servers("--replicas", type=count, metavar="N", help="(default: the manifests' ready endpoints, or 1)")
     servers("--slots", type=count, metavar="N", help="requests a replica serves at a time (default: its localLimit)")
-    servers("--context-ms", type=amount, default=1000 * LOCAL.context_token_s, metavar="MS", help="a token read")
-    servers("--token-ms", type=amount, default=1000 * LOCAL.generated_token_s, metavar="MS", help="a token written")
-    servers("--remote-latency", type=amount, default=REMOTE.base_s, metavar="SECONDS", help="the way to a remote")
-    servers("--remote-context-ms", type=amount, default=1000 * REMOTE.context_token_s, metavar="MS")
-    servers("--remote-token-ms", type=amount, default=1000 * REMOTE.generated_token_s, metavar="MS")
+    servers(
+        "--context-ms",
+        type=amount,
+        default=1000 * LOCAL.context_token_s,
+        metavar="MS",
+        help="to read a token (%(default)g)",
+    )
+    servers(
+        "--token-ms",
+        type=amount,
+        default=1000 * LOCAL.generated_token_s,
+        metavar="MS",
+        help="to write one (%(default)g)",
+    )
+    servers("--remote-latency", type=amount, default=REMOTE.base_s, metavar="SECONDS", help="of remotes (%(default)g)")
+    servers(
+        "--remote-context-ms", type=amount, default=1000 * REMOTE.context_token_s, metavar="MS", help="(%(default)g)"
+    )
+    servers(
+        "--remote-token-ms", type=amount, default=1000 * REMOTE.generated_token_s, metavar="MS", help="(%(default)g)"
+    )
     metrics = parser.add_argument_group("metrics").add_argument
     metrics("--interval", type=interval, metavar="SECONDS", help="between two queries (default: as in --config)")
     metrics("--scrape-interval", type=interval, default=15.0, metavar="SECONDS", help="of Prometheus (%(default)g)")
@@ -43,10 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     prices = parser.add_argument_group("prices", "AMOUNT/h of having it, or AMOUNT/1k tokens, or READ:WRITTEN/1k")
     prices.add_argument("--price-local", type=price, metavar="PRICE", help="of all local replicas together")
-    prices.add_argument("--price-remote", type=price, metavar="PRICE")
+    prices.add_argument("--price-remote", type=price, metavar="PRICE", help="of all remotes together")
     add("--seed", type=int, default=1, help="of the gateways' dice (%(default)s)")
     add("--plot", type=picture, metavar="FILE", help=f"draw it: {', '.join(PICTURES)}")
-    add("--output", choices=("text", "json"), default="text")
+    add("--output", choices=("table", "json"), default="table", help="(default: %(default)s)")
 
 
 def _number(least: float, most: float) -> Callable[[str], float]:

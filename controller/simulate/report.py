@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from controller.simulate.chart import bars
 from controller.simulate.scenario import Scenario
@@ -71,9 +73,13 @@ def plot(line: Timeline) -> str:
     return "\n".join([*(each.rstrip() for each in lines), " " * LABEL_WIDTH + "0 s" + end.rjust(len(line.share) - 3)])
 
 
-def as_json(scores: Mapping[str, Score], slo_s: float) -> dict[str, object]:
-    """Numbers only; `Score` says what they are."""
-    return {"slo_s": slo_s, "scores": {name: asdict(score) for name, score in scores.items()}}
+def as_json(scores: Mapping[str, Score], slo_s: float) -> dict[str, Any]:
+    """Numbers only; `Score` says what they are. JSON has no infinity: a first byte that never came is null."""
+    return {"slo_s": slo_s, "scores": {name: _finite(asdict(score)) for name, score in scores.items()}}
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
 
 
 def _percent(part: float) -> str:
