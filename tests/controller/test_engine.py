@@ -418,6 +418,35 @@ def test_the_limit_is_divided_over_gateways_and_a_lost_one_keeps_its_part_for_a_
     assert found.routes[KEY].local.limit == 8
 
 
+def test_a_second_gateway_gets_its_part_when_the_first_has_come_down_to_its_own() -> None:
+    found = world(localLimit={"maxConcurrentRequestsPerReplica": 4})
+    found.give(gateway_events.GatewayConnected("one", "1.40.0"))
+    assert found.survey.routes == frozenset(), "one gateway has nobody to share with"
+    found.give(gateway_events.GatewayConnected("two", "1.40.0"))
+    assert (found.leases["one"].lent, found.leases["two"].lent) == ({}, {KEY: 0})
+    assert (found.survey.routes, found.survey.urgent) == (frozenset([KEY]), True)
+
+    def hear(active: int) -> None:
+        for name, load in (("one", active), ("two", 0)):
+            found.give(gateway_events.LeaseAccepted(name, found.leases[name].serial)).wait(1)
+            locals_ = (gateway_events.LocalLoad(KEY, load, load, 0),)
+            found.give(gateway_events.LoadReported(name, (), locals_, frozenset([KEY]))).wait(1)
+
+    for active, told in ((6, 0), (6, 2), (4, 4)):
+        hear(active)
+        assert found.leases["two"].lent == {KEY: told} or (told == 4 and found.leases["two"].lent == {})
+    assert found.leases["one"].lent in ({KEY: 4}, {})
+
+
+def test_a_model_that_is_gone_or_has_no_limit_any_more_is_not_leased() -> None:
+    found = world(localLimit={"maxConcurrentRequestsPerReplica": 4})
+    for name in ("one", "two"):
+        found.give(gateway_events.GatewayConnected(name, "1.40.0"))
+    assert KEY in found.engine.leasing.limits
+    found.give(model())
+    assert (found.engine.leasing.limits, found.survey.routes) == ({}, frozenset())
+
+
 def test_after_a_restart_no_gateway_gets_the_part_of_one_that_is_not_back_yet() -> None:
     before = world(localLimit={"maxConcurrentRequestsPerReplica": 4})
     for name in ("one", "two"):
