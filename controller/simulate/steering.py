@@ -75,7 +75,6 @@ class EngineSteering:
         self.decided: list[Decided] = []
         self._engine = Engine(config, {})
         self._key = model.key
-        self._plant = plant
         self._meter = Meter(plant, sampling, meanings)
         self._gateways = {f"gateway-{number}": gateway for number, gateway in enumerate(plant.gateways)}
         self._leases = leases
