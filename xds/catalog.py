@@ -11,14 +11,14 @@ is refused.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from xds import ir
-from xds.snapshot import CLUSTER, ROUTE, SCOPED_ROUTE, SECRET, Key, Resource, Snapshot
+from xds.snapshot import ROUTE, SECRET, Key, Resource, Snapshot
 from xds.translate import (
     LIMIT_LAYERS,
     Gateway,
-    backend_cluster_name,
     backend_resource,
     gateway_resources,
     limit_layer,
@@ -30,11 +30,20 @@ from xds.translate import (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a route comes to. `required` are the resources that a gateway must have before the route is whole there."""
+    """What a route comes to."""
 
     route: ir.Route
     resources: Mapping[Key, Resource]
-    required: frozenset[Key]
+
+    @property
+    def required(self) -> AbstractSet[Key]:
+        """The resources that a gateway must have before the route is whole there.
+
+        Limits are not, for they are in force as soon as they are read; nor is a RouteConfiguration without a scope,
+        since nothing leads a gateway to ask for it.
+        """
+        keys = self.resources.keys()
+        return keys if self.route.hosts else {key for key in keys if key[0] != ROUTE}
 
 
 class Catalog:
@@ -44,7 +53,8 @@ class Catalog:
         self.snapshot = Snapshot()
         self.plans: dict[str, Plan] = {}
         self._gateway = gateway
-        self._users: dict[Key, set[str]] = {}
+        self._users: dict[Key, tuple[str, ...] | set[str]] = {}
+        """A tuple as long as there is one: that is nearly always so, and a set takes four times the memory."""
         self._hosts: dict[str, str] = {}
         self._secrets: dict[str, Resource] = {}
         self._limits: list[dict[str, int]] = [{} for _ in range(LIMIT_LAYERS)]
@@ -56,22 +66,12 @@ class Catalog:
         return frozenset(self._users.get(key, ()))
 
     def plan(self, route: ir.Route) -> Plan:
-        """Translates a route.
-
-        Limits are not required, for they are in force as soon as they are read; nor is a RouteConfiguration without a
-        scope, since nothing leads a gateway to ask for it.
-        """
+        """Translates a route, as far as it differs from what is in force."""
         before = self.plans.get(route.name)
         own = route_resources(route, before.route, before.resources) if before else route_resources(route)
         backends = dict.fromkeys(remote.backend for remote in route.remotes)
-        resources = {each.key: each for each in (*own, *map(self._backend, backends))}
-        scoped = any(each.type_url == SCOPED_ROUTE for each in own)
-        return Plan(route, resources, frozenset(key for key in resources if scoped or key[0] != ROUTE))
-
-    def _backend(self, backend: ir.Backend) -> Resource:
-        """Its cluster, whose name says all of its content: where one is in force, it is the one."""
-        known = self.snapshot.get((CLUSTER, backend_cluster_name(backend)))
-        return known or backend_resource(backend, self._gateway)
+        shared = (backend_resource(each, self._gateway) for each in backends)
+        return Plan(route, {each.key: each for each in (*own, *shared)})
 
     def objections(self, plans: Mapping[str, Plan | None]) -> dict[str, str]:
         """Those of the plans (None: the route goes) that cannot be in force together with the rest, with the reason."""
@@ -136,11 +136,9 @@ class Catalog:
         before = old.resources.keys() if old else set()
         after = plan.resources.keys() if plan else set()
         for key in before - after:
-            self._users[key].discard(name)
-            if not self._users[key]:
-                del self._users[key]
+            self._release(key, name)
         for key in after - before:
-            self._users.setdefault(key, set()).add(name)
+            self._use(key, name)
         for host in old.route.hosts if old else ():
             if self._hosts.get(host) == name:
                 del self._hosts[host]
@@ -149,6 +147,20 @@ class Catalog:
         else:
             self.plans[name] = plan
             self._hosts.update(dict.fromkeys(plan.route.hosts, name))
+
+    def _use(self, key: Key, name: str) -> None:
+        users = self._users.get(key)
+        if isinstance(users, set):
+            users.add(name)
+        else:
+            self._users[key] = {*users, name} if users else (name,)
+
+    def _release(self, key: Key, name: str) -> None:
+        users = self._users[key]
+        if isinstance(users, set):
+            users.discard(name)
+        if users in (set(), (name,)):
+            del self._users[key]
 
     def _conflict(self, plans: Mapping[str, Plan | None]) -> tuple[str, str] | None:
         """A route whose host another one has, or claimed before, with the reason."""

@@ -57,7 +57,7 @@ class Peer:
         had = [key for key in self._pending if key[0] == type_url and key[1] not in kept.but]
         return {name for _, name in self._settle(had)}
 
-    def has(self, required: frozenset[Key]) -> bool:
+    def has(self, required: AbstractSet[Key]) -> bool:
         """Whether it has accepted all of these."""
         if self._untouched and any(type_url in self._untouched for type_url, _ in required):
             return False

@@ -8,7 +8,7 @@ gives equal bytes, in every process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 
 from xds import ir
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, Key, Resource, resource
@@ -91,8 +91,11 @@ def _scope(host: str, wanted: ir.Route) -> Resource:
     return resource(SCOPED_ROUTE, host, route.scope(host, wanted.name), refs)
 
 
+@lru_cache(maxsize=4096)
 def backend_resource(backend: ir.Backend, gateway: Gateway) -> Resource:
-    """The cluster of a real remote. It needs its secret, which may come later: until then its attempts fail."""
+    """The cluster of a real remote, one object for all that share it. It needs its secret, which may come later: until
+    then its attempts fail.
+    """
     refs = ((SECRET, backend.credential.secret),) if backend.credential else ()
     message = cluster.backend(backend, gateway.dns_resolvers, gateway.system_ca_path)
     return resource(CLUSTER, backend_cluster_name(backend), message, refs)
