@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -49,6 +50,7 @@ HeaderName = Annotated[Text, AfterValidator(_checked_token)]
 HeaderValue = Annotated[str, AfterValidator(_checked_value)]
 
 
+@lru_cache(maxsize=4096)
 def split_host(host: str) -> tuple[str, int | None]:
     """'host', 'host:port', '[v6]' or '[v6]:port' -> address (v6 without brackets), and port if there is one.
 

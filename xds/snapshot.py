@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import xxhash
@@ -42,13 +43,9 @@ class DanglingReferenceError(ValueError):
     """A change would leave references to resources that do not exist."""
 
 
-_ONE_BYTE = tuple(bytes((value,)) for value in range(0x80))
-
-
+@lru_cache(maxsize=4096)  # lengths, nearly all of them small
 def varint(value: int) -> bytes:
     """Protobuf's encoding of an unsigned integer."""
-    if value < len(_ONE_BYTE):
-        return _ONE_BYTE[value]
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -66,6 +63,11 @@ def text_field(number: int, value: str) -> bytes:
     """Field `number` of a protobuf message with a string in it."""
     encoded = value.encode()
     return length_delimited(number, len(encoded)) + encoded
+
+
+@cache
+def _text_of_type(type_url: str) -> bytes:
+    return text_field(1, type_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Resource:
 def resource(type_url: str, name: str, message: Message, refs: Iterable[Key] = ()) -> Resource:
     """Encodes `message`; equal messages give equal bytes, and so equal versions, in every process."""
     value = message.SerializeToString(deterministic=True)
-    body = text_field(1, type_url) + length_delimited(2, len(value)) + value  # google.protobuf.Any
+    body = _text_of_type(type_url) + length_delimited(2, len(value)) + value  # google.protobuf.Any
     return Resource(type_url, name, xxhash.xxh3_64_hexdigest(body), body, tuple(refs))
 
 
