@@ -224,7 +224,7 @@ class World:
                     self._clients.discard(name)
                 case events.Save(states=states):
                     self._saved |= json.loads(json.dumps(states))
-                case events.Announce():
+                case events.Announce() | events.Grant() | events.Conduct():
                     pass
 
     def _issue_tokens(self) -> None:
