@@ -83,8 +83,8 @@ class Gateway:
 
 def front(gateway: Gateway) -> Listener:
     """Where callers arrive: HTTP/1.1 and cleartext HTTP/2, WebSocket too. The Host's scope (SRDS) names the route."""
-    # Its statistics by status code would be those of gates, which nobody reads. Stage 2 needs its own: load reports count
-    # an answer of 5xx as failed along with them.
+    # Its statistics by status code would be those of gates, which nobody reads. Stage 2 needs its own: load reports
+    # count an answer of 5xx as failed along with them.
     router = Router(suppress_envoy_headers=True, dynamic_stats={"value": False})
     manager = _connection_manager(FRONT, gateway.stream_idle_timeout_s)
     manager.MergeFrom(
