@@ -13,6 +13,7 @@ from tests.xds.plane import Plane, eventually, model, serving
 from xds import ir, load_service, loads
 from xds.events import BackendLoad, LoadReported, LocalLoad
 from xds.publisher import Publisher
+from xds.snapshot import CLUSTER
 from xds.translate import Gateway, backend_cluster_name
 
 METHOD = f"/{load_service.SERVICE}/{load_service.METHOD}"
@@ -115,6 +116,22 @@ def test_with_very_many_clusters_reports_keep_to_the_usual_interval() -> None:
     publisher.publish(ir.Update({route.name: route for route in routes}))
     survey = ir.Survey(frozenset(route.name for route in routes), urgent=True)
     assert loads.wanted(publisher.snapshot, survey).interval_ms == loads.INTERVAL_MS
+
+
+def test_the_more_clusters_a_gateway_has_the_rarer_are_its_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = Publisher(Gateway("127.0.0.1", 80), lambda _: None)
+    publisher.publish(ir.Update({f"default/{name}": model(name, 1) for name in "abcdefgh"}))
+    clusters = len(list(publisher.snapshot.logs[CLUSTER].resources()))
+    nobody, calm = ir.Survey(), ir.Survey(frozenset(["default/a"]))
+    urgent = ir.Survey(frozenset(["default/a"]), urgent=True)
+
+    def intervals_s(clusters_a_second: float) -> list[float]:
+        monkeypatch.setattr(loads, "CLUSTERS_A_SECOND", clusters_a_second)
+        return [loads.wanted(publisher.snapshot, each).interval_ms / 1_000 for each in (nobody, calm, urgent)]
+
+    assert intervals_s(clusters) == [1, 1, 0.2]
+    assert intervals_s(clusters / 1.5) == pytest.approx([1.5, 1.5, 0.3], abs=0.002)
+    assert intervals_s(clusters / 1_000) == [4, 2, 2]
 
 
 def carried(cluster: str, active: int, issued: int, dropped: int) -> ClusterStats:
