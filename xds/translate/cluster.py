@@ -56,6 +56,11 @@ REMOTE_IDLE_TIMEOUT_S = 30
 GATE_IDLE_TIMEOUT_S = 300
 """Below the hour after which `deliver` would close the other end."""
 
+TURNS = 32
+"""Envoy looks after ejected hosts cluster by cluster, each at its interval, 2 µs each. Thousands that came together and
+have one interval hold up everything else at one moment of each second; so intervals differ, by the cluster's name.
+"""
+
 NOTE_ERROR = """\
 function envoy_on_response(handle)
   local headers = handle:headers()
@@ -117,8 +122,9 @@ def gate(slot: str) -> Cluster:
 def local(route: str, protocol: ir.Protocol, initial_limit: int) -> Cluster:
     """A model's own endpoints, which come over EDS."""
     cluster = Cluster()
-    cluster.CopyFrom(_local_template(protocol))
-    cluster.name = local_cluster_name(route)
+    name = local_cluster_name(route)
+    cluster.CopyFrom(_local_template(protocol, _turn(name)))
+    cluster.name = name
     cluster.circuit_breakers.thresholds[0].max_requests.value = initial_limit
     _name_statistics(cluster)
     return cluster
@@ -132,7 +138,7 @@ def backend(backend: ir.Backend, dns_resolvers: tuple[ir.Endpoint, ...], system_
         connect_timeout={"seconds": 3},
         lb_policy=Cluster.LEAST_REQUEST,
         circuit_breakers=_circuit_breakers(backend.limit),
-        outlier_detection=_OUTLIER_DETECTION,
+        outlier_detection=_outlier_detection(_turn(name)),
         common_lb_config=_COMMON_LB_CONFIG,
         upstream_connection_options=_KEEPALIVE,
         load_assignment=load_assignment(name, [ir.Endpoint(backend.address, backend.port)]),
@@ -217,16 +223,39 @@ def _protocol_options(protocol: ir.Protocol, idle_timeout_s: int, filters: list[
 
 
 @lru_cache
-def _local_template(protocol: ir.Protocol) -> Cluster:
+def _local_template(protocol: ir.Protocol, turn: int) -> Cluster:
     return Cluster(
         type=Cluster.EDS,
         connect_timeout={"seconds": 1},
         eds_cluster_config={"eds_config": words.ADS},
         lb_policy=Cluster.LEAST_REQUEST,
         circuit_breakers=_circuit_breakers(ir.UNLIMITED),
-        outlier_detection=_OUTLIER_DETECTION,
+        outlier_detection=_outlier_detection(turn),
         common_lb_config=_COMMON_LB_CONFIG,
         typed_extension_protocol_options={PROTOCOL_OPTIONS: _protocol_options(protocol, LOCAL_IDLE_TIMEOUT_S, [])},
+    )
+
+
+def _turn(cluster: str) -> int:
+    return xxhash.xxh3_64_intdigest(cluster.encode()) % TURNS
+
+
+def _outlier_detection(turn: int) -> OutlierDetection:
+    """Only failed connections count. Each interval Envoy sees which hosts may come back."""
+    return OutlierDetection(
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure={"value": 3},
+        enforcing_consecutive_local_origin_failure={"value": 100},
+        interval={"seconds": 1, "nanos": turn * 1_000_000_000 // TURNS},
+        base_ejection_time={"seconds": 2},
+        max_ejection_time={"seconds": 30},
+        max_ejection_percent={"value": 100},
+        enforcing_consecutive_5xx={"value": 0},
+        enforcing_consecutive_gateway_failure={"value": 0},
+        enforcing_success_rate={"value": 0},
+        enforcing_local_origin_success_rate={"value": 0},
+        enforcing_failure_percentage={"value": 0},
+        enforcing_failure_percentage_local_origin={"value": 0},
     )
 
 
@@ -303,22 +332,6 @@ def _dns_cluster(resolvers: tuple[ir.Endpoint, ...]) -> DnsCluster:
 _COMMON_LB_CONFIG = Cluster.CommonLbConfig(
     update_merge_window={},  # an ejected host leaves at once; by default the second one in a second is late
     healthy_panic_threshold={},  # no traffic to hosts known to be dead: it goes to the next destination
-)
-
-_OUTLIER_DETECTION = OutlierDetection(
-    split_external_local_origin_errors=True,
-    consecutive_local_origin_failure={"value": 3},
-    enforcing_consecutive_local_origin_failure={"value": 100},
-    interval={"seconds": 1},
-    base_ejection_time={"seconds": 2},
-    max_ejection_time={"seconds": 30},
-    max_ejection_percent={"value": 100},
-    enforcing_consecutive_5xx={"value": 0},
-    enforcing_consecutive_gateway_failure={"value": 0},
-    enforcing_success_rate={"value": 0},
-    enforcing_local_origin_success_rate={"value": 0},
-    enforcing_failure_percentage={"value": 0},
-    enforcing_failure_percentage_local_origin={"value": 0},
 )
 
 _KEEPALIVE = UpstreamConnectionOptions(
