@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import json
 import logging
 import signal
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import certifi
 
-from controller import events
+from controller import collector, events
 from controller.adapters.admin import AdminServer
 from controller.adapters.envoy_process import EnvoyError, EnvoyOptions, EnvoyProcess, left_behind
 from controller.adapters.files import ManifestDirectory
@@ -125,12 +124,10 @@ class Runtime:
         """Takes in all that there is before the first gateway may ask: one that kept its configuration must not lose a
         part of it. Raises ManifestError.
         """
-        gc.disable()  # next to nothing of it becomes garbage, and looking for some takes as long as all the rest
-        loaded = [event for event in self.manifests.load() if self.in_scope(event)]
-        self.carry_out(self.engine.handle_all(in_saved_order(loaded, self.state.order), self.clock()))
-        self._forget_the_deleted()
-        gc.freeze()  # nor is it looked for later, when it would hold up a decision
-        gc.enable()
+        with collector.at_rest():
+            loaded = [event for event in self.manifests.load() if self.in_scope(event)]
+            self.carry_out(self.engine.handle_all(in_saved_order(loaded, self.state.order), self.clock()))
+            self._forget_the_deleted()
 
     def _forget_the_deleted(self) -> None:
         """Drops what was saved of models that were deleted meanwhile. One may still stand in a file that is bad now."""
