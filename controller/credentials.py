@@ -1,8 +1,9 @@
 """Pure: the credentials of remotes: what each one needs, whether a gateway already holds it, and until when it is good.
 
 A remote may be given traffic once a gateway has acknowledged its credential, and until the credential expires. A new
-value does not take that back: the old one is still good. Models that name the same client of the same issuer, with the
-secret from the same place, share one credential, so one token.
+value does not take that back: the old one is still good. What is known before any gateway connects waits for none,
+since a gateway that connects is sent secrets before the routes that use them. Models that name the same client of the
+same issuer, with the secret from the same place, share one credential, so one token.
 """
 
 from __future__ import annotations

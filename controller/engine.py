@@ -139,7 +139,7 @@ class Engine:
                     self._undecided.add(key)
             case events.TokenIssued(name=name, token=token, expires_at_s=expires_at_s):
                 if secret := self.vault.issued(name, token, expires_at_s):
-                    self._secrets[name] = secret
+                    self._provide({name: secret})
                     self._undecided |= self.vault.users(name)
             case events.TokenFailed(name=name, reason=reason):
                 if self.vault.failed(name, reason):
@@ -186,12 +186,10 @@ class Engine:
         self._unresolved.add(spec.key)
 
     def _remove_model(self, key: str) -> None:
-        record = self.records.pop(key, None)
-        if record is None:
-            return
-        self._unresolved |= self._identities.claim(key, ())
-        self._withdraw(record)
-        self._effects.append(events.Save({key: None}))
+        if record := self.records.pop(key, None):
+            self._unresolved |= self._identities.claim(key, ())
+            self._withdraw(record)
+            self._effects.append(events.Save({key: None}))
 
     def _withdraw(self, record: Record) -> None:
         """Takes a model out of everything it takes part in."""
@@ -234,11 +232,10 @@ class Engine:
         spec = record.spec
         follows: set[Reference] = set()
         self._resolve_local(record, follows)
-        self._unresolved |= self._hosts.claim(spec.key, hosts_of(spec)) - {spec.key}
+        hosts = hosts_of(spec)
+        self._unresolved |= self._hosts.claim(spec.key, hosts) - {spec.key}
         record.hosts = tuple(sorted(self._hosts.held(spec.key)))
-        record.lost_hosts = {
-            host: self._hosts.holder(host) or "" for host in hosts_of(spec) if host not in record.hosts
-        }
+        record.lost_hosts = {host: self._hosts.holder(host) or "" for host in hosts if host not in record.hosts}
         self._resolve_remotes(record, follows)
         self._resolve_metrics(record, follows, now)
         self._inventory.follow(spec.key, follows)
@@ -246,23 +243,22 @@ class Engine:
     def _may_become_what_it_wants(self, record: Record) -> bool:
         """Puts the newest manifest in force, unless another model serves what it names: then what it was goes on."""
         wanted = record.wanted
-        environment, name = wanted.identity
         holder = self._identities.holder(wanted.identity)
         if holder != record.key:
+            environment, name = wanted.identity
             conflict = f"{holder} already serves model {name!r} in environment {environment!r}"
             if record.conflict != conflict:
                 self._announce(record.key, "Conflict", conflict + ".", warning=True)
             record.conflict = conflict
             return False
         record.conflict = ""
-        record.spec, record.policy = wanted, policy_of(wanted)
-        self._unresolved |= self._identities.claim(record.key, [wanted.identity])
+        if record.spec is not wanted:
+            record.spec, record.policy = wanted, policy_of(wanted)
+            self._unresolved |= self._identities.claim(record.key, [wanted.identity])
         return True
 
     def _resolve_local(self, record: Record, follows: set[Reference]) -> None:
-        """The ready endpoints, and this gateway's part of their limit. What cannot be resolved leaves what was
-        known.
-        """
+        """Ready endpoints, and a gateway's part of their limit. What cannot be resolved leaves what was known."""
         ref = record.spec.spec.service_ref
         record.unresolved = ""
         resolved: Resolved | str | None = "spec.serviceRef is missing, so no local endpoint is known"
@@ -324,7 +320,14 @@ class Engine:
         self.health.use(key, clusters)
         effects, secrets = self.vault.use(key, needs)
         self._effects += effects
+        self._provide(secrets)
+
+    def _provide(self, secrets: Mapping[str, ir.Secret | None]) -> None:
+        """While there is no gateway nobody has to acknowledge them: who connects gets secrets before routes."""
         self._secrets |= secrets
+        if not self.gateways.names:
+            for name in secrets:
+                self.vault.delivered(name)
 
     def _resolve_metrics(self, record: Record, follows: set[Reference], now: float) -> None:
         gauges: list[Gauge] = []
@@ -360,12 +363,11 @@ class Engine:
             if remote.rests and not any(each.rests and each.target == remote.target for each in known):
                 self._announce(record.key, "RemoteUnhealthy", f"{remote.spec.name}: {remote.reason}.", warning=True)
         last, seen = record.decision, record.observe(now)
-        record.decision = offload.step(record.policy, last, seen, now)
+        decision = record.decision = offload.step(record.policy, last, seen, now)
         if record.reroute():
             self._routes[record.key] = record.route
-        if record.decision.state is not last.state or record.decision.restraint != last.restraint:
-            restrained = bool(record.decision.restraint)
-            self._announce(record.key, record.decision.reason, record.decision.sentence, warning=restrained)
+        if decision.state is not last.state or decision.restraint != last.restraint:
+            self._announce(record.key, decision.reason, decision.sentence, warning=bool(decision.restraint))
         credentials = [target.credential for target in record.targets if target.credential]
         self._save(record, credentials)
         deadlines = [offload.stale_at_s(record.policy, seen)] if record.policy.watched else []

@@ -325,7 +325,8 @@ def deliver(found: World, expires_in_s: float = 600) -> str:
 
 
 def test_a_remote_gets_no_share_until_the_gateway_has_its_secret() -> None:
-    found = with_oauth(behavior={"percentage": 50}).read(15, times=7)
+    found = with_oauth(behavior={"percentage": 50}).give(gateway_events.GatewayConnected("envoy", "1.40.0"))
+    found.read(15, times=7)
     assert (found.state(), found.share()) == (State.OVERFLOWING, 0)
     (name,) = found.clients
     found.give(TokenIssued(name, "token", found.now + 600))
@@ -334,6 +335,17 @@ def test_a_remote_gets_no_share_until_the_gateway_has_its_secret() -> None:
     assert "acknowledged" in found.condition("RemoteReady")[2]
     found.give(gateway_events.SecretsDelivered("envoy", frozenset({name})))
     assert found.share() == PPM // 2
+
+
+def test_a_secret_known_before_any_gateway_waits_for_none_and_moves_nothing_when_it_is_acknowledged() -> None:
+    found = with_oauth(behavior={"percentage": 50}).read(15, times=7)
+    (name,) = found.clients
+    found.give(TokenIssued(name, "token", found.now + 600))
+    assert found.share() == PPM // 2
+    route = found.routes[KEY]
+    found.give(gateway_events.GatewayConnected("envoy", "1.40.0"))
+    found.give(gateway_events.SecretsDelivered("envoy", frozenset({name})))
+    assert found.routes[KEY] is route
 
 
 def test_an_expired_token_takes_the_share_back_and_a_new_one_restores_it() -> None:
