@@ -76,7 +76,7 @@ class Runtime:
         self.state = StateFile(options.state_directory / "state.json")
         config = Config(Source(settings.metric_informer.type), settings.default_remote_backend, settings.workspace)
         self.engine = Engine(config, self.state.load())
-        last_good = LastGood(options.state_directory / "last-good")
+        last_good = LastGood(options.state_directory / "last-good.db")
         self.manifests = ManifestDirectory(options.directory, last_good=last_good)
         self.prometheus = PrometheusSource(settings.metric_informer.prometheus, emit)
         endpoints = settings.metric_informer.endpoints

@@ -117,9 +117,9 @@ class ManifestDirectory:
         if self._files.keys() - present.keys():
             time.sleep(REPLACED_S)
             present = self._list()
-        self._files = {name: self._read(name, present[name]) for name in sorted(present)}
-        if self._last_good:
-            self._last_good.forget_others(self._files)
+        known, self._files = self._files, {name: self._read(name, present[name]) for name in sorted(present)}
+        if self._last_good and not (known and known == self._files):
+            self._last_good.save(self._files)
 
     def _list(self) -> dict[PurePath, Signature | None]:
         """The manifest files, by path relative to the directory. A changed signature means a changed file."""
