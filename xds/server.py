@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address
-from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,27 +25,24 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
+from xds.grpc_events import taken_together
 from xds.load_service import LoadService, on_stream_of
 from xds.node import Introduction, introduce
 from xds.publisher import Publisher
 from xds.session import ProtocolError, Session
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET
 from xds.subscription import Nack, Report, Subscription
+from xds.turns import Turns
 
 MAX_STREAMS = 20_000
 MAX_REQUEST_BYTES = 16 << 20
 """A gateway that reconnects names all that it has: 1 MB for 10,000 models, and as much again for its node."""
 
-LARGE_REQUEST_BYTES = 16 << 10
-"""A larger one takes milliseconds, and when the controller restarts every gateway sends some. Each time that the loop
-comes round, one has its turn.
-"""
-
-WAKE_TOGETHER = 50
-"""Streams that are woken each time that the loop comes round: answers are heard before thousands more are sent."""
-
 FIRST_REQUEST_S = 30.0
 """How long a new stream may take to say who it is."""
+
+QUEUE_S = 600
+"""How long a new stream may wait until it is taken: as long as a storm may last."""
 
 SHORT = {
     CLUSTER: "CDS",
@@ -76,6 +72,8 @@ OPTIONS = (
     ("grpc.max_send_message_length", -1),  # state of the world is one message for each type
     ("grpc.server.max_pending_requests", MAX_STREAMS),  # 1,000 by default: more are reset when all connect at once
     ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_STREAMS),
+    ("grpc.server_max_unrequested_time_in_server", QUEUE_S),  # 30 by default: a storm lost one stream in five
+    ("grpc.http2.bdp_probe", 0),  # a ping after each answer, to size the window: a third of what a push cost
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -84,6 +82,9 @@ OPTIONS = (
 )
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
+Request = DeltaDiscoveryRequest | DiscoveryRequest
+
+EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # its stubs lack it
 
 
 class ListenError(OSError):
@@ -130,9 +131,17 @@ class _Stream:
     alarm: asyncio.TimerHandle | None = None
     ended: bool = False
 
+    def notify(self) -> None:
+        self.wake.set()
+
     def ring(self) -> None:
         self.alarm = None
-        self.wake.set()
+        self.notify()
+
+    def end(self) -> None:
+        self.ended = True
+        self.silence()
+        self.notify()
 
     def silence(self) -> None:
         if self.alarm:
@@ -152,8 +161,7 @@ class Server:
         self._max_streams = max_streams
         self._open: dict[_Stream, None] = {}
         """In the order they came: who serves already hears first of what changed."""
-        self._to_wake: dict[_Stream, None] = {}
-        self._turn = asyncio.Lock()
+        self._turns = Turns[_Stream](_Stream.notify)
         self._server: grpc.aio.Server | None = None
         self._mistakes: asyncio.Queue[Exception] = asyncio.Queue()
 
@@ -162,13 +170,14 @@ class Server:
 
         Raises ListenError.
         """
-        server = grpc.aio.server(options=OPTIONS)
+        with taken_together(asyncio.get_running_loop()):
+            server = grpc.aio.server(options=OPTIONS)
         reports = LoadService(self._publisher, self._max_streams, self._watch)
         server.add_generic_rpc_handlers((*self._services(), reports.handler()))
         port = _bind(server, address, tls)
         await server.start()
         self._server = server
-        self._publisher.on_change = self._wake_all
+        self._publisher.on_change = lambda: self._turns.wake_all(self._open)
         return 0 if address.startswith("unix:") else port
 
     async def run(self) -> None:
@@ -204,13 +213,11 @@ class Server:
                 },
             )
 
-    async def _serve(
-        self, requests: AsyncIterator[bytes], context: Context, *, incremental: bool, only: str | None
-    ) -> None:
+    async def _serve(self, _: AsyncIterator[bytes], context: Context, *, incremental: bool, only: str | None) -> None:
         self.streams += 1
         try:
             with self._watch():
-                await self._admit(requests, context, incremental=incremental, only=only)
+                await self._admit(context, incremental=incremental, only=only)
         finally:
             self.streams -= 1
 
@@ -225,23 +232,26 @@ class Server:
             self._mistakes.put_nowait(mistake)
             raise
 
-    async def _admit(
-        self, requests: AsyncIterator[bytes], context: Context, *, incremental: bool, only: str | None
-    ) -> None:
+    async def _admit(self, context: Context, *, incremental: bool, only: str | None) -> None:
+        decode = (DeltaDiscoveryRequest if incremental else DiscoveryRequest).FromString
         try:
             if self.streams > self._max_streams:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {self._max_streams} streams are taken")
             async with asyncio.timeout(FIRST_REQUEST_S):
-                first = await anext(requests, None)
-            if first is None:
+                raw = await context.read()
+            if raw is EOF:
                 return
-            await self._await_turn(first)
-            who = introduce((DeltaDiscoveryRequest if incremental else DiscoveryRequest).FromString(first).node)
+            await self._turns.wait(len(raw))
+            request = decode(raw)
+            who = introduce(request.node)
             if who.objection:
                 self._publisher.turn_away(who.gateway, who.version, who.objection)
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, who.objection)
-            with on_stream_of(who.gateway):
-                await self._follow(who, first, requests, context, incremental=incremental, only=only)
+            session = self._publisher.open(who.gateway, who.version, incremental=incremental, only=only)
+            with on_stream_of(who.gateway), self._opened(_Stream(who, session)) as stream:
+                self._receive(stream, request)
+                del raw, request  # they are large, and the stream is long
+                await self._follow(stream, decode, context)
         except ProtocolError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except DecodeError:
@@ -249,54 +259,43 @@ class Server:
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request in {FIRST_REQUEST_S:g} s")
 
-    async def _follow(
-        self,
-        who: Introduction,
-        first: bytes,
-        requests: AsyncIterator[bytes],
-        context: Context,
-        *,
-        incremental: bool,
-        only: str | None,
-    ) -> None:
-        session = self._publisher.open(who.gateway, who.version, incremental=incremental, only=only)
-        stream = _Stream(who, session)
+    @contextmanager
+    def _opened(self, stream: _Stream) -> Iterator[_Stream]:
         self._open[stream] = None
+        try:
+            yield stream
+        finally:
+            stream.end()
+            del self._open[stream]
+            self._turns.forget(stream)
+            self._publisher.close(stream.who.gateway, stream.session)
+
+    async def _follow(self, stream: _Stream, decode: Callable[[bytes], Request], context: Context) -> None:
         writer = asyncio.create_task(self._write(stream, context))
         if reader := asyncio.current_task():
             writer.add_done_callback(lambda _: stream.ended or reader.cancel())
         try:
-            self._receive(stream, first)
-            async for request in requests:
-                await self._await_turn(request)
-                self._receive(stream, request)
+            while (raw := await context.read()) is not EOF:
+                await self._turns.wait(len(raw))
+                self._receive(stream, decode(raw))
+                del raw
         except asyncio.CancelledError:
             writer.cancel()  # the stream is no more, or the writer has ended it
             raise
         finally:
-            stream.ended = True
-            stream.wake.set()
-            stream.silence()
-            del self._open[stream]
-            self._to_wake.pop(stream, None)
-            self._publisher.close(who.gateway, session)
+            stream.end()
             await asyncio.wait([writer])  # gRPC takes no status while a response is still leaving
             if not writer.cancelled() and (mistake := writer.exception()):
                 raise mistake
 
-    async def _await_turn(self, request: bytes) -> None:
-        if len(request) > LARGE_REQUEST_BYTES:
-            async with self._turn:
-                await asyncio.sleep(0)
-
-    def _receive(self, stream: _Stream, request: bytes) -> None:
+    def _receive(self, stream: _Stream, request: Request) -> None:
         waited_s = stream.session.receive(request, _now_s())
         if waited_s is not None:
             self._telemetry.ack_seconds.observe(waited_s)
         for report in stream.session.reports():
             self._hear(stream, report)
         if not stream.session.is_settled:
-            stream.wake.set()
+            stream.notify()
 
     def _hear(self, stream: _Stream, report: Report) -> None:
         if isinstance(report, Nack):
@@ -326,18 +325,6 @@ class Server:
         if at_s is not None and (stream.alarm is None or stream.alarm.when() > at_s):
             stream.silence()
             stream.alarm = loop.call_at(at_s, stream.ring)
-
-    def _wake_all(self) -> None:
-        if not self._to_wake:
-            asyncio.get_running_loop().call_soon(self._wake_some)
-        self._to_wake |= self._open  # who waits for the change before this one keeps its place
-
-    def _wake_some(self) -> None:
-        for stream in list(islice(self._to_wake, WAKE_TOGETHER)):
-            del self._to_wake[stream]
-            stream.wake.set()
-        if self._to_wake:
-            asyncio.get_running_loop().call_soon(self._wake_some)
 
 
 def _now_s() -> float:

@@ -46,6 +46,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 from xds.response import Encoder, Push
 from xds.snapshot import (
@@ -109,7 +110,7 @@ class Session:
         self._opening_until_s = 0.0
         self._warming: set[str] = set()
 
-    def receive(self, raw: bytes, now_s: float) -> float | None:
+    def receive(self, request: Any, now_s: float) -> float | None:
         """Takes a request. Returns how long the push that it answers was under way, in seconds; None: it answers none.
 
         Raises ProtocolError.

@@ -41,8 +41,7 @@ class DeltaSession(Session):
             pushes.append(push)
         return pushes
 
-    def receive(self, raw: bytes, now_s: float) -> float | None:
-        request = DeltaDiscoveryRequest.FromString(raw)
+    def receive(self, request: DeltaDiscoveryRequest, now_s: float) -> float | None:
         type_url = self._type_of(request.type_url)
         subscription = self.subscriptions.get(type_url)
         names: Sequence[str] = request.resource_names_subscribe

@@ -20,8 +20,7 @@ from xds.subscription import Kept, Lane, Subscription
 class StateSession(Session):
     """See the module, and `xds.session` for the theory."""
 
-    def receive(self, raw: bytes, now_s: float) -> float | None:
-        request = DiscoveryRequest.FromString(raw)
+    def receive(self, request: DiscoveryRequest, now_s: float) -> float | None:
         type_url = self._type_of(request.type_url)
         names = set(request.resource_names)
         subscription = self.subscriptions.get(type_url)

@@ -128,7 +128,7 @@ class DeltaClient(Client):
         self.send(type_url=type_url, response_nonce=self.nonces[type_url], error_detail={"message": words})
 
     def send(self, **fields: object) -> None:
-        self.session.receive(DeltaDiscoveryRequest(**fields).SerializeToString(), 0.0)  # type: ignore[arg-type]
+        self.session.receive(DeltaDiscoveryRequest(**fields), 0.0)  # type: ignore[arg-type]
 
     def decode(self, data: bytes) -> tuple[str, str, list[str]]:
         response = DeltaDiscoveryResponse.FromString(data)
@@ -172,4 +172,4 @@ class StateClient(Client):
             response_nonce=nonce,
             **fields,  # type: ignore[arg-type]
         )
-        self.session.receive(request.SerializeToString(), 0.0)
+        self.session.receive(request, 0.0)

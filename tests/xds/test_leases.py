@@ -35,7 +35,7 @@ class Gateway:
 
     def says(self, **fields: object) -> list[Report]:
         request = DeltaDiscoveryRequest(type_url=RUNTIME, **fields)  # type: ignore[arg-type]
-        self.session.receive(request.SerializeToString(), self.now_s)
+        self.session.receive(request, self.now_s)
         return self.session.reports()
 
     def opens(self, **known: str) -> None:

@@ -57,7 +57,7 @@ class Envoy:
         self.send(type_url=type_url, resource_names_subscribe=names, initial_resource_versions=known)
 
     def send(self, **fields: Any) -> None:
-        self.session.receive(DeltaDiscoveryRequest(**fields).SerializeToString(), OPENING_S)
+        self.session.receive(DeltaDiscoveryRequest(**fields), OPENING_S)
         self.hear()
 
     def hear(self) -> None:

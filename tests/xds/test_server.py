@@ -21,6 +21,7 @@ from protos.envoy.service.discovery.v3.discovery_pb2 import (
 )
 from tests.xds.plane import Metrics, Plane, eventually, model, serving
 from xds import server as server_module
+from xds import turns
 from xds.events import GatewayConnected, GatewayDisconnected, GatewayRefused
 from xds.publisher import Publisher
 from xds.server import SERVICES, SHORT, ListenError, ServerTls
@@ -297,25 +298,8 @@ async def test_hundreds_connect_at_once_and_follow_a_change() -> None:
         assert len({each.nonce for each in responses}) == 1, "made once for all"
 
 
-async def test_streams_are_woken_a_few_at_a_time_in_the_order_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "WAKE_TOGETHER", 2)
-    async with serving() as plane, connected(plane) as channel:
-        streams = [Stream(channel, node=f"g{number}") for number in range(5)]
-        for stream in streams:
-            await stream.says(CLUSTER)
-            await stream.acks(await stream.hears())
-        await eventually(lambda: len(plane.metrics.ack_seconds.observed) == 5)
-        plane.publish(model("one", 1))
-        plane.server._wake_some()
-        plane.publish(model("another", 1))
-        waiting = [each.who.gateway for each in plane.server._to_wake]
-        assert waiting == ["g2", "g3", "g4", "g0", "g1"], "who waits for the first change keeps its place"
-        for stream in streams:
-            assert len((await stream.hears()).resources) in (1, 2)
-
-
 async def test_large_requests_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "LARGE_REQUEST_BYTES", 50)
+    monkeypatch.setattr(turns, "LARGE_BYTES", 50)
     async with serving() as plane, connected(plane) as channel:
         plane.publish(model("m", 1))
         streams = [Stream(channel, node=f"g{number}") for number in range(20)]

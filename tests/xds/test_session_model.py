@@ -88,24 +88,25 @@ class ModelClient:
 
     def send(self, type_url: str, now_s: float, nonce: str = "", refuse: str = "", **delta: Any) -> None:
         error: Any = {"error_detail": {"message": refuse}} if refuse else {}
+        request: DiscoveryRequest | DeltaDiscoveryRequest
         if self.state_of_the_world:
-            raw = DiscoveryRequest(
+            request = DiscoveryRequest(
                 type_url=type_url,
                 version_info=self.versions.get(type_url, ""),
                 response_nonce=nonce or self.nonces.get(type_url, ""),
                 resource_names=sorted(self.asked[type_url]),
                 **error,
-            ).SerializeToString()
+            )
         else:
-            raw = DeltaDiscoveryRequest(
+            request = DeltaDiscoveryRequest(
                 type_url=type_url,
                 response_nonce=nonce,
                 resource_names_subscribe=sorted(delta.get("subscribe", ())),
                 resource_names_unsubscribe=sorted(delta.get("unsubscribe", ())),
                 initial_resource_versions=delta.get("known", {}),
                 **error,
-            ).SerializeToString()
-        self.session.receive(raw, now_s)
+            )
+        self.session.receive(request, now_s)
 
     def fetch(self, now_s: float) -> None:
         for push in self.session.offer(now_s):

@@ -1,0 +1,61 @@
+"""Shell: who goes first in the one event loop, when there are thousands of streams.
+
+**Telling of a change.** Each time that the loop comes round a few streams are woken; in between answers are heard and
+gateways are let in. When changes come faster than all can be told, one queue would not do. First come, first served: a
+stream that is up to date waits behind all those that are not, so everybody is late. The other way round, some never
+hear of anything. So there are two, with equal parts: *current*, who had been told everything when the change came, in
+the order in which they connected, and *late*, who were still waiting.
+
+**Large requests.** Each takes milliseconds, and when the controller restarts every gateway sends some. Each time that
+the loop comes round, one has its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Generic, TypeVar
+
+LARGE_BYTES = 16 << 10
+
+TOGETHER = 5
+"""Streams of either queue that are woken each time that the loop comes round."""
+
+Stream = TypeVar("Stream")
+
+
+class Turns(Generic[Stream]):
+    """`wake` is called for each stream in its turn."""
+
+    def __init__(self, wake: Callable[[Stream], None]) -> None:
+        self._wake = wake
+        self._current: dict[Stream, None] = {}
+        self._late: dict[Stream, None] = {}
+        self._large = asyncio.Lock()
+
+    def wake_all(self, streams: Iterable[Stream]) -> None:
+        """There is something new for all of these."""
+        if not self._current and not self._late:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+        self._late |= self._current
+        self._current = {stream: None for stream in streams if stream not in self._late}
+
+    def forget(self, stream: Stream) -> None:
+        """It has ended."""
+        self._current.pop(stream, None)
+        self._late.pop(stream, None)
+
+    async def wait(self, size: int) -> None:
+        """Until a request of so many bytes may be worked on."""
+        if size > LARGE_BYTES:
+            async with self._large:
+                await asyncio.sleep(0)
+
+    def _wake_some(self) -> None:
+        for queue in (self._current, self._late):
+            for stream in list(islice(queue, TOGETHER)):
+                del queue[stream]
+                self._wake(stream)
+        if self._current or self._late:
+            asyncio.get_running_loop().call_soon(self._wake_some)
