@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
@@ -27,7 +28,19 @@ from controller.metric_spec import (
     ResourceMetric,
 )
 from controller.offload import Mode, OnUnavailable, Scope, Strategy
-from controller.parsing import ApiModel, Bool, Int, Invalid, Parsed, Port, Problem, Seconds, Text, parse_as
+from controller.parsing import (
+    ApiModel,
+    Bool,
+    Int,
+    Invalid,
+    Parsed,
+    Port,
+    Problem,
+    Seconds,
+    SharedModel,
+    Text,
+    parse_as,
+)
 from controller.remote_backend import (
     ApiKeyConfig,
     AuthConfig,
@@ -113,7 +126,7 @@ class ServerlessConfig(ApiModel):
     last_pod_retention_period: str | None = None
 
 
-class Behavior(ApiModel):
+class Behavior(SharedModel):
     """When traffic leaves and comes back: controller/offload.py has the theory."""
 
     percentage: Percentage = 100
@@ -128,17 +141,17 @@ class Behavior(ApiModel):
     mode: Mode = Mode.AUTO
 
 
-class LocalLimit(ApiModel):
+class LocalLimit(SharedModel):
     max_concurrent_requests_per_replica: Annotated[Int, Field(ge=1, le=ir.UNLIMITED)]
 
 
-class SessionAffinity(ApiModel):
+class SessionAffinity(SharedModel):
     """Requests with the same value of this header go to the same destination."""
 
     header: HeaderName
 
 
-class RetrySpec(ApiModel):
+class RetrySpec(SharedModel):
     """`attempts`: further destinations to try, None: all. `status_codes`: answers that are tried elsewhere."""
 
     attempts: Annotated[Int, Field(ge=0, le=ir.MAX_REMOTES)] | None = None
@@ -190,9 +203,9 @@ class _Resource(ApiModel):
     api_version_expected: ClassVar[str]
     metadata: Metadata
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """'<namespace>/<name>'."""
+        """'<namespace>/<name>', one text for all who ask."""
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
 

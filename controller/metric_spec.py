@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from controller.parsing import ApiModel, Int, Text
+from controller.parsing import ApiModel, Int, SharedModel, Text
 from controller.quantity import parse_quantity
 
 TargetType = Literal["Utilization", "Value", "AverageValue"]
@@ -57,7 +57,7 @@ class MetricIdentifier(ApiModel):
     selector: LabelSelector | None = None
 
 
-class MetricTarget(ApiModel):
+class MetricTarget(SharedModel):
     """What the metric is compared with: exactly the member that `type` names."""
 
     type: TargetType

@@ -7,18 +7,30 @@ error, but each is named in a warning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
+
+Handler = Callable[[object], Any]
+"""The rest of a validation."""
 
 Bool = StrictBool
 Int = Annotated[int, Field(strict=True)]
@@ -55,6 +67,17 @@ class Invalid:
 
 _NOT_KEPT: set[str] = set()
 
+_MADE_MAX = 4_096
+_made: dict[tuple[type[BaseModel], str], BaseModel] = {}
+"""Values of `SharedModel` by how they were written, all without unknown fields."""
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What is learnt about an object while it is validated. Where `snake_case` is accepted too, nothing is."""
+
+    meets_unknown: bool = False
+
 
 class ApiModel(BaseModel):
     """A frozen value with snake_case attributes, written in camelCase. Unknown fields are dropped."""
@@ -77,18 +100,43 @@ class ApiModel(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_absent(cls, data: object) -> object:
-        if not isinstance(data, Mapping) or None not in data.values():
+    def _null_is_absent(cls, data: object, info: ValidationInfo[_Reading | None]) -> object:
+        if not isinstance(data, dict):
+            return data
+        if info.context and not data.keys() <= _written(cls):
+            info.context.meets_unknown = True
+        if None not in data.values():
             return data
         return {key: value for key, value in data.items() if value is not None}
 
 
+class SharedModel(ApiModel):
+    """A part that many objects have in common: those that were written alike are one value, made once."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _made_once(cls, data: object, handler: Handler, info: ValidationInfo[_Reading | None]) -> Any:
+        if not info.context or not isinstance(data, dict):
+            return handler(data)
+        written = cls, repr(data)
+        if (known := _made.get(written)) is None:
+            known = handler(data)
+            if not info.context.meets_unknown:
+                if len(_made) >= _MADE_MAX:
+                    _made.clear()
+                _made[written] = known
+        return known
+
+
 def parse_as(model: type[Model], obj: object, *, by_name: bool = False) -> Parsed[Model] | Invalid:
     """Reads `obj` as a `model`, warning of each unknown field. `by_name`: snake_case is accepted beside camelCase."""
+    reading = None if by_name else _Reading()
     try:
-        parsed = model.model_validate(obj, by_alias=True, by_name=by_name)
+        parsed = model.model_validate(obj, by_alias=True, by_name=by_name, context=reading)
     except ValidationError as error:
         return Invalid(problems_of(error))
+    if reading and not reading.meets_unknown:
+        return Parsed(parsed)
     return Parsed(parsed, tuple(unknown_fields(parsed, obj, by_name=by_name)))
 
 
@@ -124,6 +172,13 @@ def _known(model: type[BaseModel], by_name: bool) -> tuple[Mapping[str, str], fr
     if by_name:
         names |= {name: name for name in names.values()}
     return names, model.unread if issubclass(model, ApiModel) else frozenset()
+
+
+@cache
+def _written(model: type[BaseModel]) -> frozenset[str]:
+    """All fields that have a meaning, as they are written."""
+    names, unread = _known(model, by_name=False)
+    return unread | names.keys()
 
 
 def _unknown_below(value: object, raw: object, path: str, *, by_name: bool) -> Iterator[Problem]:

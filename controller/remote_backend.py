@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from controller.parsing import ApiModel, Int, Text
+from controller.parsing import ApiModel, Int, SharedModel, Text
 from xds import ir
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -188,7 +188,7 @@ class TlsConfig(ApiModel):
     sni: Text | None = None
 
 
-class RemoteBackend(ApiModel):
+class RemoteBackend(SharedModel):
     """A remote. Its headers may carry keys, so they stay out of its repr.
 
     The remotes of the lowest `priority` number share the traffic by `weight`. `max_concurrent_requests` None: no limit.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, SecretStr, ValidationError
 
-from controller.parsing import ApiModel, Bool, Int, Invalid, Parsed, Port, Problem, Seconds, Text, parse_as
+from controller.parsing import ApiModel, Bool, Int, Invalid, Parsed, Port, Problem, Seconds, SharedModel, Text, parse_as
 
 
 class Leaf(ApiModel):
@@ -138,3 +138,38 @@ def test_whatever_is_given_is_read_or_refused_and_no_problem_shows_a_password(ob
     parsed = parse_as(Tree, {**obj, "password": "hunter2"})
     assert "hunter2" not in repr(parsed)
     assert isinstance(parsed, Parsed) or all(problem.reason for problem in parsed.problems)
+
+
+class Part(SharedModel):
+    weight: Int = 1
+    leaf: Leaf = Leaf()
+
+
+class Whole(ApiModel):
+    part: Part
+
+
+def whole(part: object, *, by_name: bool = False) -> Parsed[Whole]:
+    found = parse_as(Whole, {"part": part}, by_name=by_name)
+    assert isinstance(found, Parsed)
+    return found
+
+
+def test_parts_that_were_written_alike_are_one_value() -> None:
+    first, second = whole({"weight": 2}), whole({"weight": 2})
+    assert first.model.part is second.model.part
+    assert whole({"weight": 3}).model.part != first.model.part
+
+
+def test_a_part_with_an_unknown_field_is_warned_of_each_time() -> None:
+    for _ in range(2):
+        assert [each.field for each in whole({"leaf": {"podCont": 2}}).warnings] == ["part.leaf.podCont"]
+
+
+def test_a_part_means_the_same_whoever_else_wrote_it() -> None:
+    written = {"leaf": {"pod_count": 7}}
+    assert whole(written, by_name=True).model.part.leaf.pod_count == 7
+    assert whole(written).model.part.leaf.pod_count == 1
+    assert isinstance(parse_as(Whole, {"part": {"weight": True}}), Invalid)
+    assert whole({"weight": 1}).model.part.weight == 1
+    assert isinstance(parse_as(Whole, {"part": {"weight": 1.0}}), Invalid)
