@@ -20,7 +20,15 @@ class Prober:
 
     def ask(self, host: str) -> tuple[int, str]:
         """One request for a model, by its Host: the status, and the destination that served ('' if none did)."""
+        self.send(host)
+        return self.receive()
+
+    def send(self, host: str) -> None:
+        """The first half of `ask`."""
         self._socket.sendall(f"GET /v1/models HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+
+    def receive(self) -> tuple[int, str]:
+        """The second half of `ask`."""
         answer = b""
         while b"\r\n\r\n" not in answer:
             received = self._socket.recv(65_536)
