@@ -59,9 +59,11 @@ class Peer:
 
     def has(self, required: AbstractSet[Key]) -> bool:
         """Whether it has accepted all of these."""
-        if self._untouched and any(type_url in self._untouched for type_url, _ in required):
-            return False
-        return self._pending.isdisjoint(required)
+        if untouched := self._untouched:
+            for type_url, _ in required:  # no generator: this is asked of every route when a gateway comes back
+                if type_url in untouched:
+                    return False
+        return not self._pending or self._pending.isdisjoint(required)
 
     @property
     def is_bare(self) -> bool:

@@ -89,21 +89,22 @@ class DeltaSession(Session):
         """
         versions, owed = subscription.log.versions, subscription.owed
         subscription.answer_due = subscription.answer_due and not known
-        subscription.withdrawn = {name: None for name in known if name not in versions}
+        subscription.withdrawn = dict.fromkeys(sorted(known.keys() - versions.keys()))
         if subscription.type_url == ENDPOINTS:
             known = {name: version for name, version in known.items() if name not in self._warming}
             self._warming.clear()
         if not known:
             return
-        subscription.owed = {name: None for name in owed if name not in versions and name not in known}
-        asked = versions if subscription.wildcard else owed.keys() & versions.keys()
-        subscription.owed |= {name: None for name in asked if versions[name] != known.get(name)}
+        stale = [name for name, version in versions.items() if known.get(name) != version]
+        but = frozenset(stale)
         if subscription.wildcard:
             subscription.makes.position = self._snapshot.sequence
-        but = (
-            subscription.owed.keys() if subscription.wildcard else (versions.keys() - asked) | subscription.owed.keys()
-        )
-        self._reports.append(Kept(subscription.type_url, frozenset(but)))
+        else:
+            stale = [name for name in stale if name in owed]
+            but |= versions.keys() - owed.keys()
+        absent = [name for name in owed if name not in versions and name not in known]
+        subscription.owed = dict.fromkeys(absent + stale)
+        self._reports.append(Kept(subscription.type_url, but))
 
     def _cut(self, subscription: Subscription, names: Sequence[str]) -> Iterator[Sequence[str]]:
         start = size = 0
