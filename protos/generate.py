@@ -45,6 +45,8 @@ ROOTS = (
     "envoy/extensions/access_loggers/stream/v3/stream.proto",
     "envoy/extensions/bootstrap/internal_listener/v3/internal_listener.proto",
     "envoy/extensions/clusters/dns/v3/dns_cluster.proto",
+    "envoy/extensions/common/matching/v3/extension_matcher.proto",
+    "envoy/extensions/filters/common/matcher/action/v3/skip_action.proto",
     "envoy/extensions/filters/http/credential_injector/v3/credential_injector.proto",
     "envoy/extensions/filters/http/header_mutation/v3/header_mutation.proto",
     "envoy/extensions/filters/http/header_to_metadata/v3/header_to_metadata.proto",
@@ -53,6 +55,7 @@ ROOTS = (
     "envoy/extensions/filters/http/set_filter_state/v3/set_filter_state.proto",
     "envoy/extensions/filters/http/upstream_codec/v3/upstream_codec.proto",
     "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
+    "envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation.proto",
     "envoy/extensions/http/injected_credentials/generic/v3/generic.proto",
     "envoy/extensions/network/dns_resolver/cares/v3/cares_dns_resolver.proto",
     "envoy/extensions/router/cluster_specifiers/priority_group/v3/priority_group.proto",
@@ -64,6 +67,8 @@ ROOTS = (
     "envoy/service/discovery/v3/discovery.proto",
     "envoy/service/load_stats/v3/lrs.proto",
     "envoy/service/runtime/v3/rtds.proto",
+    "envoy/type/matcher/v3/http_inputs.proto",
+    "envoy/type/matcher/v3/status_code_input.proto",
 )
 
 PACKAGE = Path(__file__).parent

@@ -18,7 +18,7 @@ PPM = 1_000_000
 """Weights and shares are parts per million: the weights of a route add up to this."""
 
 MAX_REMOTES = 8
-"""Remote slots that the static `deliver` table has routes for."""
+"""Remotes that a route may have: every gateway has a gate for each."""
 
 LOCAL = "local"
 """The slot of the model's own endpoints."""

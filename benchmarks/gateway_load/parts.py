@@ -16,7 +16,6 @@ from protos.envoy.config.cluster.v3.cluster_pb2 import Cluster
 from protos.envoy.config.listener.v3.listener_pb2 import Listener
 from protos.envoy.config.route.v3.route_components_pb2 import RouteAction
 from protos.envoy.config.route.v3.route_pb2 import RouteConfiguration
-from protos.envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from protos.envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
     HttpFilter,
@@ -27,7 +26,6 @@ from xds.snapshot import CLUSTER, LISTENER, ROUTE, Resource, resource
 from xds.translate.cluster import PROTOCOL_OPTIONS, local_cluster_name
 from xds.translate.listener import FRONT
 from xds.translate.route import choose_name
-from xds.translate.words import DELIVER
 
 M = TypeVar("M", bound=Message)
 
@@ -68,13 +66,6 @@ def _without_outcome(gate: Cluster) -> None:
     packed.Pack(options)
 
 
-def _without_strip(manager: HttpConnectionManager) -> None:
-    packed = manager.http_filters[-1].typed_config
-    router = _unpacked(packed, Router)
-    _drop(router.upstream_http_filters, "strip")
-    packed.Pack(router)
-
-
 def _to_local(action: RouteAction) -> None:
     action.ClearField("inline_cluster_specifier_plugin")
     action.cluster = local_cluster_name(MODEL)
@@ -96,9 +87,10 @@ WITHOUT: Mapping[str, Edit] = {
     "gate and second stage": _action(_to_local),
     "access log": _manager(FRONT, lambda manager: manager.ClearField("access_log")),
     "Host in lower case (Lua)": _manager(FRONT, lambda manager: _drop(manager.http_filters, "host")),
-    "callers' headers that look like ours": _manager(FRONT, lambda manager: _drop(manager.http_filters, "strip")),
+    "callers' headers that look like ours": _manager(
+        FRONT, lambda manager: manager.ClearField("early_header_mutation_extensions")
+    ),
     "note of failed attempts (Lua)": _resource(CLUSTER, ir.LOCAL, Cluster, _without_outcome),
-    "our headers out again": _manager(DELIVER, _without_strip),
     "retry": _action(lambda action: action.ClearField("retry_policy")),
 }
 """By what the part does."""

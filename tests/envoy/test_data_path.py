@@ -279,6 +279,11 @@ async def test_an_unknown_host_is_named_in_a_404(gateway: World) -> None:
     assert "nobody.example" in answer.text
 
 
+async def test_a_request_without_a_host_is_a_bad_one(gateway: World) -> None:
+    assert (await gateway.raw(b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n"))[0] == 400
+    assert "script log" not in gateway.envoy.log
+
+
 async def test_any_byte_in_a_host_still_makes_json(gateway: World) -> None:
     code, body = await gateway.raw(b'GET / HTTP/1.1\r\nhost: a"b\\c\r\nconnection: close\r\n\r\n')
 
@@ -288,9 +293,9 @@ async def test_any_byte_in_a_host_still_makes_json(gateway: World) -> None:
 async def test_headers_that_look_like_ours_have_no_effect(gateway: World, here: Backend, there: Backend) -> None:
     route = await gateway.serve(model([here], [remote(there)]))
     forged = {
-        "x-spillway-slot": "remote-0",
-        "x-spillway-local": "remote-0",
-        "x-spillway-cluster-0": "local",
+        "x-spillway-cluster": "remote-0",
+        "x-spillway-host": "forged.test",
+        "x-spillway-prefix": "/forged",
         "X-Spillway-Anything": "x",
         "x-envoy-max-retries": "0",
         "x-envoy-upstream-rq-timeout-ms": "1",
@@ -299,6 +304,7 @@ async def test_headers_that_look_like_ours_have_no_effect(gateway: World, here: 
     answer = await gateway.ask(route, headers=forged)
 
     assert answer.destination == "local"
+    assert (here.seen[0].headers["host"], here.seen[0].path) == (route.hosts[0], "/v1/models")
     assert not [name for name in here.seen[0].headers if name.startswith(("x-spillway", "x-envoy"))]
 
 

@@ -113,6 +113,7 @@ async def test_an_attempt_leaves_no_trace_on_the_next(
     assert here.seen[0].headers["authorization"] == "Bearer client"
     assert there.seen[0].headers["authorization"] == "Bearer T3"
     assert "x-workspace" not in here.seen[0].headers
+    assert not [name for name in here.seen[0].headers if name.startswith("x-spillway")]
     assert here.seen[0].headers["host"] == route.hosts[0]
 
 

@@ -105,11 +105,11 @@ async def test_a_changed_cluster_is_ready_at_once_because_its_endpoints_follow(t
 @pytest.mark.parametrize(
     ("wrong", "type_"),
     [
-        (ir.Remote(ir.Backend("127.0.0.1", 1), "x.test", "/a\nb"), "RDS"),
-        (ir.Remote(ir.Backend("127.0.0.1", 1, headers=(("x-a", "a\nb"),)), "x.test"), "CDS"),
+        ({"affinity_header": "a\nb"}, "RDS"),
+        ({"remotes": (ir.Remote(ir.Backend("127.0.0.1", 1, headers=(("x-a", "a\nb"),)), "x.test"),)}, "CDS"),
     ],
 )
-async def test_what_an_envoy_refuses_stops_no_other_model(tmp_path: Path, wrong: ir.Remote, type_: str) -> None:
+async def test_what_an_envoy_refuses_stops_no_other_model(tmp_path: Path, wrong: dict[str, Any], type_: str) -> None:
     async with http_backend("here") as here, serving() as plane:
         good = model("good", at(here))
         bad = model("bad", at(here))
@@ -119,7 +119,7 @@ async def test_what_an_envoy_refuses_stops_no_other_model(tmp_path: Path, wrong:
             await served(envoy, "bad")
 
             new = model("new", at(here))
-            plane.publish(replace(bad, remotes=(wrong,)), new)
+            plane.publish(replace(bad, **wrong), new)
             rejected = await plane.rejected()
             assert rejected.routes == {bad.name}
             assert "alid" in rejected.message
@@ -128,7 +128,7 @@ async def test_what_an_envoy_refuses_stops_no_other_model(tmp_path: Path, wrong:
             await served(envoy, "new")
             assert (await ask(envoy, "bad"))[0] == 200
             refused = plane.metrics.nacks.by_label[type_]
-            assert plane.publish(replace(bad, remotes=(wrong,)))[0].route == bad.name
+            assert plane.publish(replace(bad, **wrong))[0].route == bad.name
             plane.publish(replace(bad, retry=ir.Retry(0)))
             await plane.programmed(bad)
             assert plane.metrics.nacks.by_label[type_] == refused

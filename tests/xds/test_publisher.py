@@ -709,8 +709,8 @@ def test_what_belongs_to_no_model_is_reported_and_nothing_goes_back(plane: Plane
     gateway = Envoy(plane.publisher, "g", {LISTENER: (b"front", "listener front: cannot bind")})
     [event] = plane.take(Rejected)
     assert event == Rejected("g", LISTENER, frozenset({"front"}), frozenset(), "listener front: cannot bind")
-    assert plane.has(LISTENER) == {"deliver", "front"}
-    assert "deliver" in gateway.known[LISTENER]
+    assert plane.has(LISTENER) == {"deliver-local", "deliver-remote", "front"}
+    assert "deliver-local" in gateway.known[LISTENER]
 
 
 def test_an_answer_to_what_has_changed_since_takes_nothing_back(plane: Plane) -> None:

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 
 from xds import ir
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, Key, Resource, resource
-from xds.translate import cluster, endpoint, listener, route, runtime, secret
+from xds.translate import cluster, endpoint, listener, route, runtime, secret, words
 from xds.translate.cluster import backend_cluster_name
 from xds.translate.listener import Gateway
 from xds.translate.runtime import BORROWED, LENT
@@ -36,12 +36,13 @@ __all__ = [
 
 
 def gateway_resources(gateway: Gateway) -> tuple[Resource, ...]:
-    """The gates and both listeners."""
+    """The gates and the listeners."""
     gates = tuple(resource(CLUSTER, slot, cluster.gate(slot)) for slot in cluster.gate_names())
     return (
         *gates,
-        resource(LISTENER, "deliver", listener.deliver()),
-        resource(LISTENER, "front", listener.front(gateway)),
+        resource(LISTENER, words.DELIVER_LOCAL, listener.deliver_local()),
+        resource(LISTENER, words.DELIVER_REMOTE, listener.deliver_remote()),
+        resource(LISTENER, listener.FRONT, listener.front(gateway)),
     )
 
 

@@ -36,6 +36,8 @@ from protos.envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 impo
 from protos.envoy.extensions.transport_sockets.tls.v3.common_pb2 import SubjectAltNameMatcher, TlsParameters
 from protos.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from protos.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+from protos.envoy.type.matcher.v3.status_code_input_pb2 import HttpResponseStatusCodeClassMatchInput
+from protos.xds.type.matcher.v3.matcher_pb2 import Matcher
 from xds import ir
 from xds.translate import words
 from xds.translate.endpoint import address_of, load_assignment
@@ -44,6 +46,9 @@ PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 CLIENT_CREDENTIALS = ("authorization", "proxy-authorization", "cookie", "x-api-key", "api-key")
 """Headers with what a client proves itself by. They do not go to a remote that has a credential of its own."""
+
+ENVOYS_OWN = ("x-envoy-external-address", "x-envoy-internal")
+"""Request headers that the front's connection manager adds about the caller; x-forwarded-for says enough."""
 
 BACKEND_PREFIX = "remote/"
 LOCAL_PREFIX = "local/"
@@ -64,11 +69,8 @@ have one interval hold up everything else at one moment of each second; so inter
 NOTE_ERROR = """\
 function envoy_on_response(handle)
   local headers = handle:headers()
-  local failure = headers:get("%s")
-  local status = headers:get(":status")
-  if failure or status >= "400" then
-    handle:streamInfo():dynamicMetadata():set("%s", "%s", failure or status)
-  end
+  local failure = headers:get("%s") or headers:get(":status")
+  handle:streamInfo():dynamicMetadata():set("%s", "%s", failure)
 end
 """
 
@@ -89,7 +91,7 @@ def backend_cluster_name(backend: ir.Backend) -> str:
 
 
 def gate(slot: str) -> Cluster:
-    """Stamps the slot on requests, names it to the caller, and notes what an attempt came to."""
+    """Says to stage 2 what the slot is for the request's model, names it to the caller, and notes a failed attempt."""
     cluster = Cluster(
         name=slot,
         type=Cluster.STATIC,
@@ -106,7 +108,9 @@ def gate(slot: str) -> Cluster:
         },
     )
     host = cluster.load_assignment.endpoints.add().lb_endpoints.add()
-    host.endpoint.address.envoy_internal_address.server_listener_name = words.DELIVER
+    host.endpoint.address.envoy_internal_address.server_listener_name = (
+        words.DELIVER_LOCAL if slot == ir.LOCAL else words.DELIVER_REMOTE
+    )
     cluster.load_assignment.cluster_name = slot
     cluster.transport_socket.name = "internal_upstream"
     cluster.transport_socket.typed_config.CopyFrom(
@@ -189,9 +193,13 @@ def _circuit_breakers(max_requests: int) -> CircuitBreakers:
 
 
 def _slot_filter(slot: str) -> HttpFilter:
+    said = (words.CLUSTER,) if slot == ir.LOCAL else words.REQUEST_HEADERS
     return words.mutate_headers(
         "slot",
-        request=[HeaderMutation(append=words.overwrite(words.SLOT, slot))],
+        request=[
+            *(HeaderMutation(append=words.formatted(name, words.destination(slot, name))) for name in said),
+            *words.removed(ENVOYS_OWN),
+        ],
         response=[HeaderMutation(append=words.overwrite(words.DESTINATION, slot))],
     )
 
@@ -200,9 +208,8 @@ def _outcome_filter(slot: str) -> HttpFilter:
     """Keeps why an attempt failed for the access log, which itself sees only the last response. (Lua, since Envoy has
     header_to_metadata for downstream filters only.)
     """
-    return words.http_filter(
-        "outcome", Lua(default_source_code={"inline_string": NOTE_ERROR % (words.FAILURE, words.ERRORS, slot)})
-    )
+    note = Lua(default_source_code={"inline_string": NOTE_ERROR % (words.FAILURE, words.ERRORS, slot)})
+    return words.skipped(words.http_filter("outcome", note), where=_SUCCESS)
 
 
 def _protocol_options(protocol: ir.Protocol, idle_timeout_s: int, filters: list[HttpFilter]) -> Any:
@@ -264,10 +271,10 @@ def _backend_filters(backend: ir.Backend) -> list[HttpFilter]:
     headers and credential in.
     """
     own = dict(backend.headers)
-    mutations = [words.without_prefix(words.PREFIX)]
+    mutations = words.removed(words.REQUEST_HEADERS)
     if backend.credential or not own.keys().isdisjoint(CLIENT_CREDENTIALS):
         header = [backend.credential.header] if backend.credential else []
-        mutations += [HeaderMutation(remove=name) for name in dict.fromkeys([*CLIENT_CREDENTIALS, *header])]
+        mutations += words.removed(dict.fromkeys([*CLIENT_CREDENTIALS, *header]))
     mutations += [HeaderMutation(append=words.overwrite(name, value)) for name, value in backend.headers]
     filters = [words.mutate_headers("headers", request=mutations)]
     if backend.credential:
@@ -328,6 +335,13 @@ def _dns_cluster(resolvers: tuple[ir.Endpoint, ...]) -> DnsCluster:
         ),
     )
 
+
+_SUCCESS = Matcher(
+    matcher_tree={
+        "input": {"name": "class", "typed_config": words.packed(HttpResponseStatusCodeClassMatchInput())},
+        "exact_match_map": {"map": {"1xx": words.SKIP, "2xx": words.SKIP, "3xx": words.SKIP}},
+    }
+)
 
 _COMMON_LB_CONFIG = Cluster.CommonLbConfig(
     update_merge_window={},  # an ejected host leaves at once; by default the second one in a second is late

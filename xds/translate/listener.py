@@ -1,4 +1,4 @@
-"""Pure: the two listeners of a gateway: `front`, where callers arrive, and the internal `deliver`.
+"""Pure: the listeners of a gateway: `front`, where callers arrive, and the internal ones of stage 2.
 
 The front settles what a request is before anything is decided about it: path normalised (no `..` may climb out of a
 prefix that a remote puts before it), Host in lower case without port and final dot, and no header that claims to be
@@ -13,20 +13,30 @@ from dataclasses import dataclass
 from google.protobuf.any_pb2 import Any
 
 from protos.envoy.config.accesslog.v3.accesslog_pb2 import AccessLog, AccessLogFilter
+from protos.envoy.config.common.mutation_rules.v3.mutation_rules_pb2 import HeaderMutation
+from protos.envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from protos.envoy.config.core.v3.substitution_format_string_pb2 import SubstitutionFormatString
 from protos.envoy.config.listener.v3.listener_pb2 import Listener
+from protos.envoy.config.route.v3.route_pb2 import RouteConfiguration
 from protos.envoy.extensions.access_loggers.file.v3.file_pb2 import FileAccessLog
 from protos.envoy.extensions.access_loggers.stream.v3.stream_pb2 import StdoutAccessLog
 from protos.envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua
 from protos.envoy.extensions.filters.http.router.v3.router_pb2 import Router
 from protos.envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
+    HttpFilter,
     ResponseMapper,
 )
+from protos.envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import (
+    HeaderMutation as EarlyHeaderMutation,
+)
+from protos.envoy.type.matcher.v3.http_inputs_pb2 import HttpRequestHeaderMatchInput
+from protos.xds.type.matcher.v3.matcher_pb2 import Matcher
 from xds import ir
 from xds.translate import words
 from xds.translate.endpoint import address_of
-from xds.translate.route import deliver as deliver_routes
+from xds.translate.route import deliver_local as deliver_local_routes
+from xds.translate.route import deliver_remote as deliver_remote_routes
 
 FRONT = "front"
 
@@ -34,10 +44,8 @@ STDOUT = "/dev/stdout"
 
 LOWER_CASE_HOST = """\
 function envoy_on_request(handle)
-  local host = handle:headers():get(":authority")
-  if host ~= nil and host ~= host:lower() then
-    handle:headers():replace(":authority", host:lower())
-  end
+  local headers = handle:headers()
+  headers:replace(":authority", headers:get(":authority"):lower())
 end
 """
 """Scopes match exactly, and Envoy has no other way to fold the case of a Host."""
@@ -83,8 +91,7 @@ class Gateway:
 
 def front(gateway: Gateway) -> Listener:
     """Where callers arrive: HTTP/1.1 and cleartext HTTP/2, WebSocket too. The Host's scope (SRDS) names the route."""
-    # Its statistics by status code would be those of gates, which nobody reads. Stage 2 needs its own: load reports
-    # count an answer of 5xx as failed along with them.
+    # Its statistics by status code would be those of gates, which nobody reads.
     router = Router(suppress_envoy_headers=True, dynamic_stats={"value": False})
     manager = _connection_manager(FRONT, gateway.stream_idle_timeout_s)
     manager.MergeFrom(
@@ -107,11 +114,8 @@ def front(gateway: Gateway) -> Listener:
             path_with_escaped_slashes_action=HttpConnectionManager.UNESCAPE_AND_FORWARD,
             local_reply_config={"mappers": [_unknown_host()]},
             access_log=[_access_log(gateway.access_log_path)],
-            http_filters=[
-                words.http_filter("host", Lua(default_source_code={"inline_string": LOWER_CASE_HOST})),
-                words.mutate_headers("strip", [words.without_prefix(words.PREFIX), words.without_prefix("x-envoy-")]),
-                words.http_filter("router", router),
-            ],
+            early_header_mutation_extensions=[_strip(words.PREFIX, "x-envoy-")],
+            http_filters=[_lower_case_host(), words.http_filter("router", router)],
         )
     )
     listener = Listener(name=FRONT, address=address_of(gateway.address, gateway.port))
@@ -120,24 +124,33 @@ def front(gateway: Gateway) -> Listener:
     return listener
 
 
-def deliver() -> Listener:
+def deliver_local() -> Listener:
+    """Attempts at models' own endpoints."""
+    return _deliver(words.DELIVER_LOCAL, deliver_local_routes(), count_status_codes=False)
+
+
+def deliver_remote() -> Listener:
+    """Attempts at remotes. Load reports count an answer of 5xx as failed only along with the statistics by code."""
+    return _deliver(words.DELIVER_REMOTE, deliver_remote_routes(), count_status_codes=True)
+
+
+def _deliver(name: str, routes: RouteConfiguration, *, count_status_codes: bool) -> Listener:
     """One attempt is one request here. Envoy's own replies are marked as failures, which stage 1 may try elsewhere.
 
     A silent stream is the front's to end: if it were ended here, that would be a failure, and tried again.
     """
-    strip = words.mutate_headers("strip", [words.without_prefix(words.PREFIX)])
-    router = Router(suppress_envoy_headers=True, upstream_http_filters=[strip, words.UPSTREAM_CODEC])
-    manager = _connection_manager(words.DELIVER, stream_idle_timeout_s=0)
+    router = Router(suppress_envoy_headers=True, dynamic_stats={"value": count_status_codes})
+    manager = _connection_manager(name, stream_idle_timeout_s=0)
     manager.MergeFrom(
         HttpConnectionManager(
-            route_config=deliver_routes(),
+            route_config=routes,
             generate_request_id={"value": False},
             skip_xff_append=True,
             local_reply_config={"mappers": _failures()},
             http_filters=[words.http_filter("router", router)],
         )
     )
-    listener = Listener(name=words.DELIVER, internal_listener={})
+    listener = Listener(name=name, internal_listener={})
     listener.filter_chains.add().filters.add(name="http", typed_config=words.packed(manager))
     return listener
 
@@ -149,6 +162,24 @@ def _connection_manager(name: str, stream_idle_timeout_s: int) -> HttpConnection
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout={"seconds": stream_idle_timeout_s},
     )
+
+
+def _strip(*prefixes: str) -> TypedExtensionConfig:
+    """Removes all headers that begin so. Envoy itself adds some of `x-envoy-` later, which gates remove."""
+    mutations = [HeaderMutation(remove_on_match={"key_matcher": {"prefix": prefix}}) for prefix in prefixes]
+    return words.extension("strip", EarlyHeaderMutation(mutations=mutations))
+
+
+def _lower_case_host() -> HttpFilter:
+    lower_case = Matcher.MatcherList.Predicate.SinglePredicate(
+        input={"name": "host", "typed_config": words.packed(HttpRequestHeaderMatchInput(header_name=":authority"))},
+        value_match={"safe_regex": {"google_re2": {}, "regex": "[^A-Z]*"}},
+    )
+    matcher = Matcher(
+        matcher_list={"matchers": [{"predicate": {"single_predicate": lower_case}, "on_match": words.SKIP}]}
+    )
+    lua = Lua(default_source_code={"inline_string": LOWER_CASE_HOST})
+    return words.skipped(words.http_filter("host", lua), where=matcher)
 
 
 def _error(code: str, message: str) -> SubstitutionFormatString:

@@ -18,7 +18,6 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 
-from protos.envoy.config.core.v3.base_pb2 import HeaderValueOption
 from protos.envoy.config.core.v3.extension_pb2 import TypedExtensionConfig
 from protos.envoy.config.route.v3.route_components_pb2 import RetryPolicy, Route, RouteAction
 from protos.envoy.config.route.v3.route_pb2 import RouteConfiguration
@@ -28,7 +27,7 @@ from protos.envoy.extensions.router.cluster_specifiers.priority_group.v3.priorit
 )
 from xds import ir
 from xds.translate import words
-from xds.translate.cluster import backend_cluster_name, gate_names, local_cluster_name
+from xds.translate.cluster import backend_cluster_name, local_cluster_name
 
 NOT_FOR_CHOOSE = (
     words.FAILURE,  # only Envoy's own replies of stage 2 carry it, and they get it after this
@@ -76,24 +75,29 @@ def scope(host: str, route: str) -> ScopedRouteConfiguration:
     )
 
 
-def deliver() -> RouteConfiguration:
-    """Stage 2 for all models: one attempt, at the destination and on the terms that its headers name."""
-    configuration = RouteConfiguration(name=words.DELIVER)
-    host = configuration.virtual_hosts.add(name=words.DELIVER, domains=["*"])
-    for slot in gate_names():
-        match = host.routes.add(
-            name=slot,
-            match={"prefix": "/", "headers": [{"name": words.SLOT, "string_match": {"exact": slot}}]},
-            response_headers_to_remove=NOT_FOR_CHOOSE,
-        )
-        match.route.timeout.SetInParent()
-        match.route.cluster_header = words.LOCAL_CLUSTER
-    for index in range(ir.MAX_REMOTES):
-        action = host.routes[index + 1].route
-        action.cluster_header = words.cluster_header(index)
-        action.host_rewrite_header = words.host_header(index)
-        action.path_rewrite = f"%REQ({words.prefix_header(index)})%%PATH(NQ)%"
+def deliver_local() -> RouteConfiguration:
+    """Stage 2 for all models' own endpoints. Host and path are the caller's."""
+    configuration, match = _deliver(words.DELIVER_LOCAL)
+    match.request_headers_to_remove.extend(words.REQUEST_HEADERS)
     return configuration
+
+
+def deliver_remote() -> RouteConfiguration:
+    """Stage 2 for all remotes. Their clusters remove our headers: here it would be before they are read."""
+    configuration, match = _deliver(words.DELIVER_REMOTE)
+    match.route.host_rewrite_header = words.HOST
+    match.route.path_rewrite = f"%REQ({words.PATH_PREFIX})%%PATH(NQ)%"
+    return configuration
+
+
+def _deliver(name: str) -> tuple[RouteConfiguration, Route]:
+    """One attempt, at the cluster that its header names."""
+    configuration = RouteConfiguration(name=name)
+    host = configuration.virtual_hosts.add(name=name, domains=["*"])
+    match = host.routes.add(name=name, match={"prefix": "/"}, response_headers_to_remove=NOT_FOR_CHOOSE)
+    match.route.cluster_header = words.CLUSTER
+    match.route.timeout.SetInParent()
+    return configuration, match
 
 
 def _fill(match: Route, route: ir.Route) -> None:
@@ -115,7 +119,7 @@ def _fill(match: Route, route: ir.Route) -> None:
     action.inline_cluster_specifier_plugin.extension.CopyFrom(_priority_group(specifier))
     if len(picks) > 1:
         action.retry_policy.CopyFrom(_retry_policy(len(picks) - 1, route.retry.status_codes))
-    match.request_headers_to_add.extend(_destinations(route))
+    match.metadata.filter_metadata[words.DESTINATIONS].update(_destinations(route))
     match.response_headers_to_remove.append(words.FAILURE)
 
 
@@ -131,14 +135,16 @@ def _refuse(match: Route, name: str) -> None:
     match.response_headers_to_add.append(words.overwrite("content-type", "application/json"))
 
 
-def _destinations(route: ir.Route) -> list[HeaderValueOption]:
+def _destinations(route: ir.Route) -> dict[str, dict[str, str]]:
     """What each slot means for this model, with traffic or without: so a changed share changes weights only."""
-    headers = [words.overwrite(words.LOCAL_CLUSTER, local_cluster_name(route.name))]
+    slots = {ir.LOCAL: {words.CLUSTER: local_cluster_name(route.name)}}
     for index, remote in enumerate(route.remotes):
-        headers.append(words.overwrite(words.cluster_header(index), backend_cluster_name(remote.backend)))
-        headers.append(words.overwrite(words.host_header(index), remote.authority))
-        headers.append(words.overwrite(words.prefix_header(index), remote.path_prefix))
-    return headers
+        slots[ir.remote_slot(index)] = {
+            words.CLUSTER: backend_cluster_name(remote.backend),
+            words.HOST: remote.authority,
+            words.PATH_PREFIX: remote.path_prefix,
+        }
+    return slots
 
 
 @lru_cache

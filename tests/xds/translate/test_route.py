@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xds import ir
 from xds.translate import route
-from xds.translate.cluster import backend_cluster_name, gate_names
+from xds.translate.cluster import backend_cluster_name
 
 SLOTS = [ir.LOCAL, *(ir.remote_slot(index) for index in range(4))]
 ATTEMPTS = 8
@@ -99,24 +100,27 @@ def test_a_changed_share_changes_weights_only() -> None:
     assert before == after
 
 
-def test_the_headers_name_every_remote_and_take_per_cent_signs_literally() -> None:
+def test_the_metadata_says_what_every_destination_is() -> None:
     remotes = (
         ir.Remote(ir.Backend("a.example.com", 80), "a.example.com"),
         ir.Remote(ir.Backend("b.example.com", 80), "b.example.com:81", "/50%"),
     )
     configuration = route.choose(ir.Route("default/a", ("a",), ir.Local(), remotes))
-    options = configuration.virtual_hosts[0].routes[0].request_headers_to_add
+    metadata = configuration.virtual_hosts[0].routes[0].metadata.filter_metadata
 
-    assert {option.header.key: option.header.value for option in options} == {
-        "x-spillway-local": "local/default/a",
-        "x-spillway-cluster-0": backend_cluster_name(remotes[0].backend),
-        "x-spillway-host-0": "a.example.com",
-        "x-spillway-prefix-0": "",
-        "x-spillway-cluster-1": backend_cluster_name(remotes[1].backend),
-        "x-spillway-host-1": "b.example.com:81",
-        "x-spillway-prefix-1": "/50%%",
+    assert MessageToDict(metadata["destinations"]) == {
+        "local": {"x-spillway-cluster": "local/default/a"},
+        "remote-0": {
+            "x-spillway-cluster": backend_cluster_name(remotes[0].backend),
+            "x-spillway-host": "a.example.com",
+            "x-spillway-prefix": "",
+        },
+        "remote-1": {
+            "x-spillway-cluster": backend_cluster_name(remotes[1].backend),
+            "x-spillway-host": "b.example.com:81",
+            "x-spillway-prefix": "/50%",
+        },
     }
-    assert [option.header.key for option in options if option.keep_empty_value] == ["x-spillway-prefix-0"]
 
 
 def test_nothing_to_serve_with_is_said_in_json_whatever_the_name() -> None:
@@ -125,13 +129,3 @@ def test_nothing_to_serve_with_is_said_in_json_whatever_the_name() -> None:
 
     assert answer.status == 503
     assert 'default/"a"' in json.loads(answer.body.inline_string)["error"]["message"]
-
-
-def test_stage_two_has_a_route_for_every_gate() -> None:
-    (host,) = route.deliver().virtual_hosts
-
-    assert tuple(match.name for match in host.routes) == gate_names()
-    assert [match.route.cluster_header for match in host.routes] == [
-        "x-spillway-local",
-        *(f"x-spillway-cluster-{index}" for index in range(ir.MAX_REMOTES)),
-    ]
