@@ -73,5 +73,5 @@ class Peer:
     def _settle(self, keys: list[Key]) -> list[Key]:
         self._pending.difference_update(keys)
         if not self._pending:
-            self._pending = set()  # the old one keeps the room that it needed once
+            self._pending.clear()  # or it keeps the room that it needed once
         return keys

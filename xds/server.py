@@ -14,7 +14,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -127,12 +127,22 @@ class Telemetry(Protocol):
 class _Stream:
     who: Introduction
     session: Session
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    has_news: bool = False
+    sleeper: asyncio.Future[None] | None = None
     alarm: asyncio.TimerHandle | None = None
     ended: bool = False
 
+    async def sleep(self) -> None:
+        """Until there is news. As asyncio.Event, for one who waits, and with less to look at for each of thousands."""
+        if not self.has_news:
+            self.sleeper = asyncio.get_running_loop().create_future()
+            await self.sleeper
+        self.has_news = False
+
     def notify(self) -> None:
-        self.wake.set()
+        self.has_news = True
+        if self.sleeper and not self.sleeper.done():
+            self.sleeper.set_result(None)
 
     def ring(self) -> None:
         self.alarm = None
@@ -305,7 +315,6 @@ class Server:
     async def _write(self, stream: _Stream, context: Context) -> None:
         """Sends what the session offers, one response at a time, until the stream ends."""
         while not stream.ended:
-            stream.wake.clear()
             pushes = stream.session.offer(_now_s())
             while pushes and not stream.ended:
                 push = pushes.pop(0)
@@ -316,7 +325,7 @@ class Server:
                     return  # the stream broke; its handler hears of it too
                 del push  # it may be large, and this waits long
             self._set_alarm(stream)
-            await stream.wake.wait()
+            await stream.sleep()
 
     def _set_alarm(self, stream: _Stream) -> None:
         """Wakes the stream when its session may have more by itself, or before: an alarm is not worth being put off."""

@@ -136,6 +136,9 @@ class Session:
             for subscription, lane in lanes:
                 if lane.removing and now_s < self._opening_until_s:
                     settled = False
+                elif subscription.is_idle(lane):
+                    lane.position = lane.complete = sequence
+                    continue
                 elif push := self._advance(
                     subscription, lane, gate_to_remove if lane.removing else gate_to_make, now_s
                 ):
@@ -148,8 +151,11 @@ class Session:
 
     def wake_at(self, now_s: float) -> float | None:
         """When `offer` may have more although nothing else happens; None: never."""
-        times = [each.flight.sent_at_s + HOLD_S for each in self.subscriptions.values() if each.flight]
-        return min((time for time in (*times, self._opening_until_s) if time > now_s), default=None)
+        earliest = self._opening_until_s if self._opening_until_s > now_s else None
+        for each in self.subscriptions.values():
+            if each.flight and (at_s := each.flight.sent_at_s + HOLD_S) > now_s:
+                earliest = at_s if earliest is None else min(earliest, at_s)
+        return earliest
 
     def resend(self, type_url: str, names: Iterable[str], *, alone: bool = False) -> None:
         """Sends these once more, together or each alone: they were in a response that was refused."""
@@ -187,7 +193,7 @@ class Session:
         subscription = Subscription(type_url, self._snapshot.logs[type_url])
         subscription.makes.position = subscription.removes.position = self._snapshot.sequence
         self.subscriptions[type_url] = subscription
-        self._stages = tuple(
+        stages = (
             [
                 (each, each.removes if removing else each.makes)
                 for type_url, removing in stage
@@ -195,6 +201,7 @@ class Session:
             ]
             for stage in STAGES
         )
+        self._stages = tuple(filter(None, stages))
         self._settled_at = -1
         self._opening_until_s = now_s + OPENING_S
         return subscription
@@ -271,7 +278,7 @@ class Session:
                 self._walk(subscription, lane, gate)
             if subscription.flight or not lane.pieces:
                 return None
-            piece = lane.pieces.popleft()
+            piece = lane.pieces.pop(0)
             push, whole = self._encode(subscription, lane, piece.names, gate)
             completes = piece.completes if whole else None
             if push:

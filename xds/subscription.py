@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -62,7 +61,7 @@ class Lane:
     removing: bool
     position: int = 0
     complete: int = 0
-    pieces: deque[Piece] = field(default_factory=deque)
+    pieces: list[Piece] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -100,6 +99,10 @@ class Subscription:
 
     def covers(self, name: str) -> bool:
         return self.wildcard or name in self.names
+
+    def is_idle(self, lane: Lane) -> bool:
+        """Whether the lane has nothing to send and waits for no answer."""
+        return not self.is_behind(lane) and (self.flight is None or self.flight.lane is not lane)
 
     def is_behind(self, lane: Lane) -> bool:
         """Whether there may be something for the lane to walk over or to send."""
