@@ -27,6 +27,8 @@ FIRST_REPORT_S = 30.0
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 
+EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # its stubs lack it
+
 
 class LoadService:
     """What the gateways of a publisher carry, asked of at most `max_streams` at a time. `watch` is entered around each
@@ -45,41 +47,43 @@ class LoadService:
         method = grpc.stream_stream_rpc_method_handler(self._serve)
         return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
 
-    async def _serve(self, reports: AsyncIterator[bytes], context: Context) -> None:
+    async def _serve(self, _: AsyncIterator[bytes], context: Context) -> None:
         self._streams += 1
         try:
             with self._watch():
-                await self._admit(reports, context)
+                await self._admit(context)
         finally:
             self._streams -= 1
 
-    async def _admit(self, reports: AsyncIterator[bytes], context: Context) -> None:
+    async def _admit(self, context: Context) -> None:
         try:
             if self._streams > self._max_streams:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {self._max_streams} streams are taken")
             async with asyncio.timeout(FIRST_REPORT_S):
-                first = await anext(reports, None)
-            if first is None:
+                first = await context.read()
+            if first is EOF:
                 return
             who = introduce(LoadStatsRequest.FromString(first).node)
+            del first  # it is large, and the stream is long
             if who.objection:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, who.objection)
             with on_stream_of(who.gateway):
-                await self._listen(who.gateway, reports, context)
+                await self._listen(who.gateway, context)
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the report cannot be decoded")
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no report in {FIRST_REPORT_S:g} s")
 
-    async def _listen(self, gateway: str, reports: AsyncIterator[bytes], context: Context) -> None:
+    async def _listen(self, gateway: str, context: Context) -> None:
         publisher, clusters = self._publisher, self._publisher.snapshot.logs[CLUSTER]
         basis = (clusters.version, publisher.surveyed)
         asked = loads.wanted(publisher.snapshot, publisher.surveyed)
         covered = asked.routes
         await context.write(asked.encode())
-        async for report in reports:
+        while (report := await context.read()) is not EOF:
             if reported := loads.read(gateway, LoadStatsRequest.FromString(report), covered):
                 publisher.hear_load(reported)
+            del report
             covered = asked.routes
             if basis != (clusters.version, publisher.surveyed):
                 basis, known = (clusters.version, publisher.surveyed), asked

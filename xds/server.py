@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError
 
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 from xds.grpc_events import taken_together
-from xds.load_service import LoadService, on_stream_of
+from xds.load_service import EOF, Context, LoadService, on_stream_of
 from xds.node import Introduction, introduce
 from xds.publisher import Publisher
 from xds.session import ProtocolError, Session
@@ -81,10 +81,7 @@ OPTIONS = (
     ("grpc.http2.max_ping_strikes", 0),
 )
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
 Request = DeltaDiscoveryRequest | DiscoveryRequest
-
-EOF = grpc.aio.EOF  # type: ignore[attr-defined]  # its stubs lack it
 
 
 class ListenError(OSError):

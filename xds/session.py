@@ -260,9 +260,9 @@ class Session:
         """The response that brings these names up to date, None if there is nothing to say; whether all are in it."""
         raise NotImplementedError
 
-    def _cut(self, subscription: Subscription, names: Sequence[str]) -> Iterator[Sequence[str]]:
+    def _cut(self, subscription: Subscription, names: Sequence[str]) -> list[Sequence[str]]:
         """Splits what is to be sent into what goes in one response."""
-        yield names
+        return [names]
 
     def _divisible(self, subscription: Subscription) -> bool:
         """Whether a response may hold less than all resources."""
@@ -308,8 +308,7 @@ class Session:
     def _made(self, subscription: Subscription, position: int, gate: int) -> tuple[list[str], bool]:
         """The names to send in the order they changed, and whether none was held back."""
         changed = list(self._covered(subscription, position))
-        changed.reverse()
-        names = [entry.resource.name for entry in changed if entry.sequence <= gate]
+        names = [entry.resource.name for entry in reversed(changed) if entry.sequence <= gate]
         whole = len(names) == len(changed)
         if subscription.owed:
             listed = {entry.resource.name for entry in changed}

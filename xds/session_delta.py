@@ -6,7 +6,7 @@ the nonce; only the answer to a push needs the right one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest
 from xds import leases
@@ -106,16 +106,20 @@ class DeltaSession(Session):
         subscription.owed = dict.fromkeys(absent + stale)
         self._reports.append(Kept(subscription.type_url, but))
 
-    def _cut(self, subscription: Subscription, names: Sequence[str]) -> Iterator[Sequence[str]]:
+    def _cut(self, subscription: Subscription, names: Sequence[str]) -> list[Sequence[str]]:
+        if len(names) < 2:
+            return [names]
+        pieces = []
         start = size = 0
         get = subscription.log.get
         for index, name in enumerate(names):
             more = encoded_size(entry.resource) if (entry := get(name)) else len(name)
             if size and size + more > PIECE_BYTES:
-                yield names[start:index]
+                pieces.append(names[start:index])
                 start, size = index, 0
             size += more
-        yield names[start:]
+        pieces.append(names[start:])
+        return pieces
 
     def _encode(
         self, subscription: Subscription, lane: Lane, names: Sequence[str], gate: int

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -310,6 +311,23 @@ async def test_large_requests_take_turns(monkeypatch: pytest.MonkeyPatch) -> Non
             assert len(response.resources) == 10
             await stream.acks(response)
             assert list((await stream.hears()).removed_resources) == ["gone"]
+
+
+@pytest.mark.parametrize("method", [DELTA, STATE])
+async def test_what_a_gateway_says_is_kept_no_longer_than_it_takes_to_hear_it(method: str) -> None:
+    async with serving() as plane, connected(plane) as channel:
+        stream = Stream(channel, method)
+        large = "x" * 2_000_000
+        tracemalloc.start()
+        stream._node = {"id": "g", "cluster": large}
+        await stream.says(CLUSTER)
+        response = await stream.hears()
+        stream._node = {"id": "g", "cluster": large}
+        await stream.acks(response)
+        await eventually(lambda: len(plane.metrics.ack_seconds.observed) == 1)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert held < len(large)
 
 
 async def test_streams_beyond_the_limit_are_refused() -> None:
