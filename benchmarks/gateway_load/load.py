@@ -63,8 +63,9 @@ def _chunk(data: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Run:
-    """What a load came to. For each answer: how long after its request was due it was whole (`took_s`), its body began
-    (`first_byte_s`), and its request was sent (`late_s`, the load generator's own share). `lasted_s`: all of it.
+    """What a load came to. For each answer: how long after its request was due it was whole (`took_s`) and its body
+    began (`first_byte_s`). For each request: how long after it could be sent it was sent (`late_s`, the load
+    generator's own share), which is when it was due and one of the connections was free. `lasted_s`: all of it.
     """
 
     took_s: list[float] = field(default_factory=list)
@@ -148,6 +149,7 @@ class Callers:
         for _ in range(connections):
             self._free.append(self._connect(gateway, caller()))
         self._free *= IN_FLIGHT // connections
+        self._none_free_until = 0.0
 
     def pace(self, rate: float, duration_s: float, seed: int) -> Run:
         """Requests at random times, `rate` of them a second on average. Equal seeds give equal times."""
@@ -186,7 +188,7 @@ class Callers:
         stream, request = caller.ask()
         self._due[opened.fileno(), stream] = due
         send(opened, request)
-        self._run.late_s.append(perf_counter() - due)
+        self._run.late_s.append(perf_counter() - max(due, self._none_free_until))
 
     def _read(self, opened: socket.socket, caller: Caller) -> None:
         data = opened.recv(READ_BYTES)
@@ -199,6 +201,8 @@ class Callers:
                 self._run.first_byte_s.append(now - self._due[call])
             else:
                 self._run.took_s.append(now - self._due.pop(call))
+                if not self._free:
+                    self._none_free_until = now
                 self._free.append((opened, caller))
         if owed := caller.owed():
             send(opened, owed)
