@@ -376,7 +376,6 @@ async def test_the_statistics_that_dashboards_need_are_there_and_no_others(
             "upstream_cx_connect_fail",
             "upstream_rq_active",
             "upstream_rq_active_overflow",
-            "upstream_rq_completed",
             "upstream_rq_total",
         )
     }
