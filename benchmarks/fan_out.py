@@ -163,6 +163,8 @@ async def _storm(report: Report, kind: str, models: int, streams: int, known: bo
         heard = await server.ask("rest")
         there = await observer.ask("quiet")
     report.figure("storm, until all are served", "s", storm["seconds"], **case)
+    if storm["lost"]:
+        report.note(f"In the {kind} storm, streams were lost: {', '.join(storm['why'])}.")
     report.figure("streams lost", "", storm["lost"] + OBSERVERS - there["open"], at_most(0), **case)
     late = [1e3 * each for each in heard["seconds"]]
     report.figure("change to ACK of an observer", "ms", late, at_most(100, "p99"), **case)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import chain, count
 from weakref import WeakValueDictionary
 
-from xds.snapshot import Resource, text_field
+from xds.snapshot import Resource, length_delimited, text_field
 
 _Identity = tuple[object, ...]
 
@@ -64,7 +64,7 @@ class Encoder:
             return found
         nonce = f"{next(self._nonces):x}"
         parts = [text_field(1, version)]
-        parts += chain.from_iterable((each.state_head, each.body) for each in resources)
+        parts += chain.from_iterable((length_delimited(2, len(each.body)), each.body) for each in resources)
         parts += [text_field(4, type_url), text_field(5, nonce)]
         return self._keep(identity, Push(type_url, tuple(resources), (), nonce, version, b"".join(parts)))
 

@@ -269,6 +269,7 @@ class Server:
     @contextmanager
     def _opened(self, stream: _Stream) -> Iterator[_Stream]:
         self._open[stream] = None
+        self._turns.come()
         try:
             yield stream
         finally:

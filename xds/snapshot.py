@@ -19,6 +19,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import xxhash
@@ -74,9 +75,8 @@ def _text_of_type(type_url: str) -> bytes:
 class Resource:
     """One xDS resource. `body` is the serialized google.protobuf.Any; it may hold a secret, so no repr shows it.
 
-    `key` is its type and name. `refs` are the resources that this one needs to exist. `delta_head` and `state_head` are
-    what stands before `body` where a DeltaDiscoveryResponse or a DiscoveryResponse lists the resource: head + body is
-    its `resources` field.
+    `key` is its type and name. `refs` are the resources that this one needs to exist. `delta_head` is what stands before
+    `body` where a DeltaDiscoveryResponse lists the resource: head + body is its `resources` field.
     """
 
     type_url: str
@@ -86,14 +86,12 @@ class Resource:
     refs: tuple[Key, ...] = ()
     key: Key = field(init=False, repr=False, compare=False)
     delta_head: bytes = field(init=False, repr=False, compare=False)
-    state_head: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", (self.type_url, self.name))
         size = len(self.body)
         inner = text_field(3, self.name) + text_field(1, self.version) + length_delimited(2, size)
         object.__setattr__(self, "delta_head", length_delimited(2, len(inner) + size) + inner)
-        object.__setattr__(self, "state_head", length_delimited(2, size))
 
 
 def resource(type_url: str, name: str, message: Message, refs: Iterable[Key] = ()) -> Resource:
@@ -217,17 +215,18 @@ class Snapshot:
         """Whether a resource that exists refers to this one, which need not exist."""
         return self._referrers[key] > 0
 
-    def apply(self, put: Iterable[Resource], drop: Iterable[Key] = ()) -> frozenset[Key]:
+    def apply(self, put: Iterable[Resource], drop: Collection[Key] = ()) -> frozenset[Key]:
         """Makes one change of all that is named; returns what differs now. Work in proportion to what is named.
 
         Raises DanglingReferenceError, and changes nothing, if afterwards a reference would lead nowhere.
         """
         new = {each.key: each for each in put}
-        changed = {key: each for key, each in new.items() if (old := self.get(key)) is None or old != each}
-        dropped = {key for key in drop if key not in new and self.get(key) is not None}
+        old = {key: found for key in (*new, *drop) if (found := self.get(key))}
+        changed = {key: each for key, each in new.items() if old.get(key) != each}
+        dropped = {key for key in drop if key not in new and key in old}
         if not changed and not dropped:
             return frozenset()
-        referrers = self._recount(changed, dropped)
+        referrers = self._recount(changed, dropped, old)
         self._check(referrers, changed, dropped)
         self.sequence += 1
         for key in dropped:
@@ -257,14 +256,12 @@ class Snapshot:
         for log in self.logs.values():
             log.forget(position)
 
-    def _recount(self, changed: dict[Key, Resource], dropped: set[Key]) -> dict[Key, int]:
+    def _recount(self, changed: dict[Key, Resource], dropped: set[Key], old: dict[Key, Resource]) -> dict[Key, int]:
         """How many resources will refer to each key whose count this change touches."""
         difference: Counter[Key] = Counter()
-        for key in (*changed, *dropped):
-            if old := self.get(key):
-                difference.subtract(old.refs)
-        for each in changed.values():
-            difference.update(each.refs)
+        for key in old.keys() & (changed.keys() | dropped):
+            difference.subtract(old[key].refs)
+        difference.update(chain.from_iterable(each.refs for each in changed.values()))
         return {key: self._referrers[key] + difference[key] for key in (*difference, *dropped)}
 
     def _check(self, referrers: dict[Key, int], changed: dict[Key, Resource], dropped: set[Key]) -> None:

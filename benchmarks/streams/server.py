@@ -17,6 +17,7 @@ from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
+from controller import collector
 from controller.telemetry import Telemetry
 from xds import ir
 from xds.publisher import Publisher
@@ -149,7 +150,8 @@ def tls(directory: Iterable[str]) -> ServerTls | None:
 async def main() -> None:
     models, *directory = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    plane = Plane(int(models))
+    with collector.at_rest():  # as `spillway run` does
+        plane = Plane(int(models))
     print(json.dumps({"port": await plane.server.start("127.0.0.1:0", tls(directory))}), flush=True)
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)

@@ -10,7 +10,8 @@ from xds.turns import Turns
 
 @pytest.fixture(autouse=True)
 def _two_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "TOGETHER", 2)
+    monkeypatch.setattr(turns, "MANY", 2)
+    monkeypatch.setattr(turns, "FEW", 1)
 
 
 async def comes_round() -> None:
@@ -26,6 +27,18 @@ async def test_a_few_are_woken_each_time_in_the_order_they_came() -> None:
         await comes_round()
         rounds.append("".join(woken))
     assert rounds == ["ab", "abcd", "abcde", "abcde"]
+
+
+async def test_it_is_fewer_while_gateways_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[str] = []
+    waiting = Turns(woken.append)
+    waiting.come()
+    waiting.wake_all("abcdef")
+    await comes_round()
+    assert woken == ["a"]
+    monkeypatch.setattr(waiting, "_coming_until_s", 0.0)
+    await comes_round()
+    assert woken == ["a", "b", "c"]
 
 
 async def test_who_is_up_to_date_waits_for_no_one_who_is_late() -> None:
