@@ -53,7 +53,7 @@ def policy_of(model: ModelDeployment) -> offload.Policy:
         scope=wanted.metric_scope,
         stale_s=wanted.stale_seconds,
         on_unavailable=wanted.on_metrics_unavailable,
-        mode=wanted.mode if model.spec.enabled else offload.Mode.OFF,
+        mode=_mode_of(model),
         watched=bool(model.spec.offloading_config.metrics),
     )
 
@@ -104,7 +104,7 @@ def route(
     """The route of a model under a decision. Remotes that are not ready keep their slot and get no share."""
     offloading = model.spec.offloading_config
     remotes = [remote for remote in remotes if not remote.refused]
-    moves = policy_of(model).mode not in (offload.Mode.OFF, offload.Mode.DRY_RUN)
+    moves = _mode_of(model) not in (offload.Mode.OFF, offload.Mode.DRY_RUN)
     ranked = sorted(range(len(remotes)), key=lambda i: _rank(remotes[i].spec, i)) if moves else []
     ready = [index for index in ranked if remotes[index].ready]
     resting = [index for index in ranked if remotes[index].rests]
@@ -137,6 +137,10 @@ def divide(total: int, weights: Sequence[int]) -> list[int]:
     for index in by_remainder[: total - sum(parts)]:
         parts[index] += 1
     return parts
+
+
+def _mode_of(model: ModelDeployment) -> offload.Mode:
+    return model.spec.offloading_config.behavior.mode if model.spec.enabled else offload.Mode.OFF
 
 
 def _rank(spec: RemoteBackend, index: int) -> tuple[int, int, int]:

@@ -75,8 +75,8 @@ def _text_of_type(type_url: str) -> bytes:
 class Resource:
     """One xDS resource. `body` is the serialized google.protobuf.Any; it may hold a secret, so no repr shows it.
 
-    `key` is its type and name. `refs` are the resources that this one needs to exist. `delta_head` is what stands before
-    `body` where a DeltaDiscoveryResponse lists the resource: head + body is its `resources` field.
+    `key` is its type and name. `refs` are the resources that this one needs to exist. `delta_head` is what stands
+    before `body` where a DeltaDiscoveryResponse lists the resource: head + body is its `resources` field.
     """
 
     type_url: str
@@ -215,15 +215,16 @@ class Snapshot:
         """Whether a resource that exists refers to this one, which need not exist."""
         return self._referrers[key] > 0
 
-    def apply(self, put: Iterable[Resource], drop: Collection[Key] = ()) -> frozenset[Key]:
+    def apply(self, put: Iterable[Resource], drop: Iterable[Key] = ()) -> frozenset[Key]:
         """Makes one change of all that is named; returns what differs now. Work in proportion to what is named.
 
         Raises DanglingReferenceError, and changes nothing, if afterwards a reference would lead nowhere.
         """
         new = {each.key: each for each in put}
-        old = {key: found for key in (*new, *drop) if (found := self.get(key))}
+        gone = set(drop)
+        old = {key: found for key in (*new, *gone) if (found := self.get(key))}
         changed = {key: each for key, each in new.items() if old.get(key) != each}
-        dropped = {key for key in drop if key not in new and key in old}
+        dropped = gone & old.keys() - new.keys()
         if not changed and not dropped:
             return frozenset()
         referrers = self._recount(changed, dropped, old)
