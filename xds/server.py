@@ -244,12 +244,13 @@ class Server:
         try:
             if self.streams > self._max_streams:
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"all {self._max_streams} streams are taken")
-            async with asyncio.timeout(FIRST_REQUEST_S):
-                raw = await context.read()
-            if raw is EOF:
-                return
-            await self._turns.wait(len(raw))
-            request = decode(raw)
+            async with self._turns.door():
+                async with asyncio.timeout(FIRST_REQUEST_S):
+                    raw = await context.read()
+                if raw is EOF:
+                    return
+                await self._turns.wait(len(raw))
+                request = decode(raw)
             who = introduce(request.node)
             if who.objection:
                 self._publisher.turn_away(who.gateway, who.version, who.objection)

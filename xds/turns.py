@@ -10,13 +10,16 @@ there are two, with equal parts: *current*, who had been told everything when th
 they connected, and *late*, who were still waiting.
 
 **Large requests.** Each takes milliseconds, and when the controller restarts every gateway sends some. Each time that
-the loop comes round, one has its turn.
+the loop comes round, one has its turn. And few gateways at a time come in at all, from where their first request is
+read to where it is worked on: hundreds that were read at once stopped the loop for 0.3 s, and filled the memory. One
+that is slow to say something, or far away, is not waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -27,6 +30,12 @@ MANY, FEW = 200, 5
 
 COMING_S = 1.0
 """How long after a gateway has come others are expected."""
+
+COME_IN = 8
+"""Gateways whose first request is read and worked on."""
+
+COME_IN_S = 0.2
+"""After so long, one does not count among them any more."""
 
 Stream = TypeVar("Stream")
 
@@ -40,6 +49,7 @@ class Turns(Generic[Stream]):
         self._late: dict[Stream, None] = {}
         self._large = asyncio.Lock()
         self._coming_until_s = 0.0
+        self._door = asyncio.Semaphore(COME_IN)
 
     def wake_all(self, streams: Iterable[Stream]) -> None:
         """There is something new for all of these."""
@@ -56,6 +66,25 @@ class Turns(Generic[Stream]):
         """It has ended."""
         self._current.pop(stream, None)
         self._late.pop(stream, None)
+
+    @asynccontextmanager
+    async def door(self) -> AsyncIterator[None]:
+        """Around what a gateway does to come in."""
+        await self._door.acquire()
+        inside = True
+
+        def leave() -> None:
+            nonlocal inside
+            if inside:
+                inside = False
+                self._door.release()
+
+        alarm = asyncio.get_running_loop().call_later(COME_IN_S, leave)
+        try:
+            yield
+        finally:
+            alarm.cancel()
+            leave()
 
     async def wait(self, size: int) -> None:
         """Until a request of so many bytes may be worked on."""

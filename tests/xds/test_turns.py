@@ -90,3 +90,39 @@ async def test_one_large_request_is_worked_on_each_time() -> None:
     assert max(after - before for before, after in zip([0, *counts], counts, strict=False)) == 1
     with pytest.raises(StopIteration):
         work(turns.LARGE_BYTES).send(None)  # it waits for nothing
+
+
+async def test_few_come_in_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "COME_IN", 3)
+    waiting, inside, most = Turns[str](lambda stream: None), 0, 0
+
+    async def comes_in() -> None:
+        nonlocal inside, most
+        async with waiting.door():
+            inside += 1
+            most = max(most, inside)
+            await comes_round()
+            inside -= 1
+
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        for _ in range(20):
+            group.create_task(comes_in())
+    assert (inside, most) == (0, 3)
+
+
+async def test_one_that_says_nothing_keeps_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "COME_IN", 1)
+    monkeypatch.setattr(turns, "COME_IN_S", 0.01)
+    waiting, silence = Turns[str](lambda stream: None), asyncio.Event()
+
+    async def says_nothing() -> None:
+        async with waiting.door():
+            await silence.wait()
+
+    silent = asyncio.create_task(says_nothing())
+    await comes_round()
+    async with asyncio.timeout(30):
+        async with waiting.door():
+            silence.set()
+            await silent
+            assert waiting._door.locked(), "one left once"
