@@ -71,6 +71,7 @@ class ManifestDirectory:
         self._applied: dict[Identity, Object] = {}
         self._refused: dict[Identity, tuple[Problem, ...]] = {}
         self._noted: set[str] = set()
+        self._reported: tuple[FileProblem, ...] = ()
 
     @property
     def manifests(self) -> tuple[Manifest, ...]:
@@ -79,7 +80,8 @@ class ManifestDirectory:
 
     def load(self) -> list[Event]:
         """Looks at the directory. Returns what has changed since the last time. Raises ManifestError."""
-        self._read_files()
+        if not self._read_files() and self.problems is self._reported:
+            return []
         objects = self._objects()
         events = [*self._changes(objects), *self._removals(objects)]
         self._report(objects)
@@ -112,21 +114,24 @@ class ManifestDirectory:
 
     # Reading
 
-    def _read_files(self) -> None:
+    def _read_files(self) -> bool:
+        """False if nothing has changed since the last time."""
         present = self._list()
         if self._files.keys() - present.keys():
             time.sleep(REPLACED_S)
             present = self._list()
-        known, self._files = self._files, {name: self._read(name, present[name]) for name in sorted(present)}
-        if self._last_good and not (known and known == self._files):
+        known, self._files = self._files, {name: self._read(name, signature) for name, signature in present.items()}
+        changed = not known or known != self._files
+        if self._last_good and changed:
             self._last_good.save(self._files)
+        return changed
 
     def _list(self) -> dict[PurePath, Signature | None]:
-        """The manifest files, by path relative to the directory. A changed signature means a changed file."""
+        """The manifest files, by path relative to the directory, in that order. A changed signature: a changed file."""
         if not self._path.is_dir():
             raise ManifestError(f"{self._path}: {'is not a directory' if self._path.exists() else 'does not exist'}")
         try:
-            return {path.relative_to(self._path): _signature(path) for path in _walk(self._path, set())}
+            return {PurePath(path): _signature(entry) for path, entry in _walk(self._path, "", set())}
         except OSError as error:
             raise ManifestError(f"{error.filename or self._path}: {error.strerror or error}") from None
 
@@ -209,7 +214,7 @@ class ManifestDirectory:
                     "field": problem.field,
                 }
                 log.warning(problem.reason, extra=extra)
-        self.problems = problems
+        self.problems = self._reported = problems
         for skipped in self._skipped():
             if not skipped.quiet and skipped.what not in self._noted:
                 self._noted.add(skipped.what)
@@ -230,8 +235,8 @@ class ManifestDirectory:
             yield from file.contents.skipped
 
 
-def _walk(directory: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
-    """Manifest files below a directory, through links, each directory once."""
+def _walk(directory: Path, prefix: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Manifest files below a directory, through links, each directory once; with their paths, in the order of these."""
     try:
         status = directory.stat()
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
@@ -244,14 +249,14 @@ def _walk(directory: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _walk(Path(entry.path), seen)
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
         elif entry.name.endswith(SUFFIXES) and (entry.is_file() or entry.is_symlink()):
-            yield Path(entry.path)
+            yield prefix + entry.name, entry
 
 
-def _signature(path: Path) -> Signature | None:
+def _signature(entry: os.DirEntry[str]) -> Signature | None:
     try:
-        status = path.stat()
+        status = entry.stat()
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size

@@ -260,6 +260,25 @@ def test_an_object_that_never_was_right_is_removed_too(tmp_path: Path) -> None:
     assert directory.load() == [Removed(Kind.SERVICE, "default/llama")]
 
 
+def test_files_are_taken_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for name in ("b.yaml", "a/z.yaml", "a.yaml", "a/b/c.yaml"):
+        write(tmp_path / name, service(name.replace("/", "-")))
+    directory = ManifestDirectory(tmp_path)
+    directory.load()
+    found = [str(each.source.file) for each in directory.manifests]
+    assert found == ["a/b/c.yaml", "a/z.yaml", "a.yaml", "b.yaml"]
+
+
+def test_nothing_is_gone_through_again_as_long_as_no_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.yaml", service())
+    directory = ManifestDirectory(tmp_path)
+    directory.load()
+    monkeypatch.setattr(directory, "_objects", None)
+    assert directory.load() == []
+
+
 def test_of_an_object_in_two_files_the_first_counts_and_the_second_is_a_problem(tmp_path: Path) -> None:
     write(tmp_path / "a.yaml", service(port=80))
     write(tmp_path / "b.yaml", service(port=81))
