@@ -119,7 +119,7 @@ class Publisher:
                 model.refusal = refusals.get(name, "")
         waiting = self._blocked - update.routes.keys()
         self._blocked = waiting | objections.keys()
-        retry = waiting if self._frees_hosts(plans) else ()
+        retry = waiting if waiting and self._frees_hosts(plans) else ()
         self._install(plans)
         for name in [name for name, plan in plans.items() if plan is None]:
             del self._models[name]
@@ -170,6 +170,8 @@ class Publisher:
 
     def _known_refusal(self, resources: Iterable[Resource]) -> str:
         """What was said of one of them when it was refused before; empty if none was."""
+        if not self._refused:
+            return ""
         return next((words for each in resources if (words := self._refused.get(_version(each)))), "")
 
     def _install(self, plans: Mapping[str, Plan | None]) -> None:
@@ -183,14 +185,13 @@ class Publisher:
 
     def _expect(self, changed: frozenset[Key], installed: AbstractSet[str] = frozenset()) -> None:
         """Every gateway has to accept what changed; one that has all of an installed route is done with it."""
-        if not changed and not installed:
-            return
-        made = {key for key in changed if self.snapshot.get(key)}
-        users = {key: self._catalog.users(key) for key in made}
-        pending = {key for key in made if users[key] or key[0] == SECRET}
-        for peer in self._peers.values():
-            peer.expect(pending, changed - made)
-        self._review(frozenset(installed).union(*users.values()), self._peers, installed)
+        if self._peers and (changed or installed):
+            made = {key for key in changed if self.snapshot.get(key)}
+            users = {key: self._catalog.users(key) for key in made}
+            pending = {key for key in made if users[key] or key[0] == SECRET}
+            for peer in self._peers.values():
+                peer.expect(pending, changed - made)
+            self._review(frozenset(installed).union(*users.values()), self._peers, installed)
         if changed:
             if self.snapshot.tombstones > MAX_TOMBSTONES:
                 self.snapshot.forget(min((each.passed() for each in self._sessions), default=self.snapshot.sequence))
