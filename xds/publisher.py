@@ -41,7 +41,7 @@ from xds.session import Session
 from xds.session_delta import DeltaSession
 from xds.session_state import StateSession
 from xds.snapshot import ENDPOINTS, SECRET, Key, Resource
-from xds.subscription import Kept, LeaseAck, Nack, Report
+from xds.subscription import Ack, Kept, Nack, Report
 from xds.translate import Gateway
 
 MAX_TOMBSTONES = 1_000
@@ -249,14 +249,14 @@ class Publisher:
 
     def hear(self, gateway: str, session: Session, report: Report) -> None:
         """Takes what a session of the gateway reports."""
-        if isinstance(report, Nack):
+        if isinstance(report, Ack):
+            self._accepted(gateway, report.resources)
+        elif isinstance(report, Nack):
             self._rejected(gateway, session, report)
-        elif isinstance(report, LeaseAck):
-            self._on_event(LeaseAccepted(gateway, report.serial))
         elif isinstance(report, Kept):
             self._kept(gateway, report)
         else:
-            self._accepted(gateway, report.resources)
+            self._on_event(LeaseAccepted(gateway, report.serial))
 
     def hear_load(self, report: LoadReported) -> None:
         """Takes what a gateway carried; it changes nothing here."""

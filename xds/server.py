@@ -129,10 +129,10 @@ class _Stream:
     alarm: asyncio.TimerHandle | None = None
     ended: bool = False
 
-    async def sleep(self) -> None:
+    async def sleep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Until there is news. As asyncio.Event, for one who waits, and with less to look at for each of thousands."""
         if not self.has_news:
-            self.sleeper = asyncio.get_running_loop().create_future()
+            self.sleeper = loop.create_future()
             await self.sleeper
         self.has_news = False
 
@@ -140,6 +140,13 @@ class _Stream:
         self.has_news = True
         if self.sleeper and not self.sleeper.done():
             self.sleeper.set_result(None)
+
+    def set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wakes the stream when its session may have more by itself, or before: an alarm is not worth being put off."""
+        at_s = self.session.wake_at(loop.time())
+        if at_s is not None and (self.alarm is None or self.alarm.when() > at_s):
+            self.silence()
+            self.alarm = loop.call_at(at_s, self.ring)
 
     def ring(self) -> None:
         self.alarm = None
@@ -257,7 +264,7 @@ class Server:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, who.objection)
             session = self._publisher.open(who.gateway, who.version, incremental=incremental, only=only)
             with on_stream_of(who.gateway), self._opened(_Stream(who, session)) as stream:
-                self._receive(stream, request)
+                self._receive(stream, request, asyncio.get_running_loop().time())
                 del raw, request  # they are large, and the stream is long
                 await self._follow(stream, decode, context)
         except ProtocolError as error:
@@ -280,13 +287,14 @@ class Server:
             self._publisher.close(stream.who.gateway, stream.session)
 
     async def _follow(self, stream: _Stream, decode: Callable[[bytes], Request], context: Context) -> None:
-        writer = asyncio.create_task(self._write(stream, context))
+        loop = asyncio.get_running_loop()
+        writer = loop.create_task(self._write(stream, context, loop))
         if reader := asyncio.current_task():
             writer.add_done_callback(lambda _: stream.ended or reader.cancel())
         try:
             while (raw := await context.read()) is not EOF:
                 await self._turns.wait(len(raw))
-                self._receive(stream, decode(raw))
+                self._receive(stream, decode(raw), loop.time())
                 del raw
         except asyncio.CancelledError:
             writer.cancel()  # the stream is no more, or the writer has ended it
@@ -297,8 +305,8 @@ class Server:
             if not writer.cancelled() and (mistake := writer.exception()):
                 raise mistake
 
-    def _receive(self, stream: _Stream, request: Request) -> None:
-        waited_s = stream.session.receive(request, _now_s())
+    def _receive(self, stream: _Stream, request: Request, now_s: float) -> None:
+        waited_s = stream.session.receive(request, now_s)
         if waited_s is not None:
             self._telemetry.ack_seconds.observe(waited_s)
         for report in stream.session.reports():
@@ -311,10 +319,10 @@ class Server:
             self._telemetry.nacks.labels(SHORT[report.type_url]).inc()
         self._publisher.hear(stream.who.gateway, stream.session, report)
 
-    async def _write(self, stream: _Stream, context: Context) -> None:
+    async def _write(self, stream: _Stream, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         """Sends what the session offers, one response at a time, until the stream ends."""
         while not stream.ended:
-            pushes = stream.session.offer(_now_s())
+            pushes = stream.session.offer(loop.time())
             while pushes and not stream.ended:
                 push = pushes.pop(0)
                 self._pushes[push.type_url].inc()
@@ -323,20 +331,8 @@ class Server:
                 except grpc.aio.BaseError:
                     return  # the stream broke; its handler hears of it too
                 del push  # it may be large, and this waits long
-            self._set_alarm(stream)
-            await stream.sleep()
-
-    def _set_alarm(self, stream: _Stream) -> None:
-        """Wakes the stream when its session may have more by itself, or before: an alarm is not worth being put off."""
-        loop = asyncio.get_running_loop()
-        at_s = stream.session.wake_at(loop.time())
-        if at_s is not None and (stream.alarm is None or stream.alarm.when() > at_s):
-            stream.silence()
-            stream.alarm = loop.call_at(at_s, stream.ring)
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
+            stream.set_alarm(loop)
+            await stream.sleep(loop)
 
 
 def _bind(server: grpc.aio.Server, address: str, tls: ServerTls | None) -> int:
