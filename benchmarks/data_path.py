@@ -82,7 +82,7 @@ class Sizes:
     part_s: float
 
 
-FULL = Sizes(5, paced_s=0.5, saturated_s=0.4, halvings=6, parts=WITHOUT, part_rounds=16, part_s=0.12)
+FULL = Sizes(7, paced_s=0.35, saturated_s=0.25, halvings=6, parts=WITHOUT, part_rounds=16, part_s=0.12)
 QUICK = Sizes(1, 0.1, 0.1, halvings=1, parts=dict(list(WITHOUT.items())[:1]), part_rounds=1, part_s=0.1)
 
 

@@ -68,7 +68,6 @@ ROOTS = (
     "envoy/service/load_stats/v3/lrs.proto",
     "envoy/service/runtime/v3/rtds.proto",
     "envoy/type/matcher/v3/http_inputs.proto",
-    "envoy/type/matcher/v3/status_code_input.proto",
 )
 
 PACKAGE = Path(__file__).parent

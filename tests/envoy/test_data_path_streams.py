@@ -97,6 +97,8 @@ async def test_a_grpc_call_goes_to_a_remote_by_alpn_when_local_cannot(
 
         assert await call(gateway, route, ECHO_METHOD, b"hello") == b"there: hello"
         assert here.hits == 0
+        errors = (await gateway.logged(ECHO_METHOD, route.name))["errors"]
+        assert ("overflow" if case == "full" else "UF") in errors["local"]
 
 
 async def test_the_status_of_a_grpc_application_passes_untouched(gateway: World, there: Backend) -> None:

@@ -133,12 +133,13 @@ class World:
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split()[1]), body.decode()
 
-    async def logged(self, path: str) -> dict[str, Any]:
-        """The access log's line for the request with this path."""
+    async def logged(self, path: str, model: str | None = None) -> dict[str, Any]:
+        """The access log's line for the request with this path, and for this model if several have it."""
 
         async def find() -> dict[str, Any] | None:
             lines = self.access_log.read_text().splitlines() if self.access_log.exists() else []
-            return next((entry for entry in map(json.loads, lines) if entry["path"] == path), None)
+            entries = (entry for entry in map(json.loads, lines) if entry["path"] == path)
+            return next((entry for entry in entries if model in (None, entry["model"])), None)
 
         found: dict[str, Any] = await eventually(find)
         return found

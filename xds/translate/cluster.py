@@ -36,8 +36,7 @@ from protos.envoy.extensions.transport_sockets.raw_buffer.v3.raw_buffer_pb2 impo
 from protos.envoy.extensions.transport_sockets.tls.v3.common_pb2 import SubjectAltNameMatcher, TlsParameters
 from protos.envoy.extensions.transport_sockets.tls.v3.tls_pb2 import UpstreamTlsContext
 from protos.envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
-from protos.envoy.type.matcher.v3.status_code_input_pb2 import HttpResponseStatusCodeClassMatchInput
-from protos.xds.type.matcher.v3.matcher_pb2 import Matcher
+from protos.envoy.type.matcher.v3.http_inputs_pb2 import HttpResponseHeaderMatchInput
 from xds import ir
 from xds.translate import words
 from xds.translate.endpoint import address_of, load_assignment
@@ -209,7 +208,10 @@ def _outcome_filter(slot: str) -> HttpFilter:
     header_to_metadata for downstream filters only.)
     """
     note = Lua(default_source_code={"inline_string": NOTE_ERROR % (words.FAILURE, words.ERRORS, slot)})
-    return words.skipped(words.http_filter("outcome", note), where=_SUCCESS)
+    failed = words.matches(HttpResponseHeaderMatchInput(header_name=words.FAILURE), ".*")  # in gRPC with status 200
+    no_error = words.matches(HttpResponseHeaderMatchInput(header_name=":status"), "[123].*")
+    success = words.Predicate(and_matcher={"predicate": [no_error, {"not_matcher": failed}]})
+    return words.skipped(words.http_filter("outcome", note), where=success)
 
 
 def _protocol_options(protocol: ir.Protocol, idle_timeout_s: int, filters: list[HttpFilter]) -> Any:
@@ -335,13 +337,6 @@ def _dns_cluster(resolvers: tuple[ir.Endpoint, ...]) -> DnsCluster:
         ),
     )
 
-
-_SUCCESS = Matcher(
-    matcher_tree={
-        "input": {"name": "class", "typed_config": words.packed(HttpResponseStatusCodeClassMatchInput())},
-        "exact_match_map": {"map": {"1xx": words.SKIP, "2xx": words.SKIP, "3xx": words.SKIP}},
-    }
-)
 
 _COMMON_LB_CONFIG = Cluster.CommonLbConfig(
     update_merge_window={},  # an ejected host leaves at once; by default the second one in a second is late

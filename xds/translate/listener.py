@@ -31,7 +31,6 @@ from protos.envoy.extensions.http.early_header_mutation.header_mutation.v3.heade
     HeaderMutation as EarlyHeaderMutation,
 )
 from protos.envoy.type.matcher.v3.http_inputs_pb2 import HttpRequestHeaderMatchInput
-from protos.xds.type.matcher.v3.matcher_pb2 import Matcher
 from xds import ir
 from xds.translate import words
 from xds.translate.endpoint import address_of
@@ -171,15 +170,9 @@ def _strip(*prefixes: str) -> TypedExtensionConfig:
 
 
 def _lower_case_host() -> HttpFilter:
-    lower_case = Matcher.MatcherList.Predicate.SinglePredicate(
-        input={"name": "host", "typed_config": words.packed(HttpRequestHeaderMatchInput(header_name=":authority"))},
-        value_match={"safe_regex": {"google_re2": {}, "regex": "[^A-Z]*"}},
-    )
-    matcher = Matcher(
-        matcher_list={"matchers": [{"predicate": {"single_predicate": lower_case}, "on_match": words.SKIP}]}
-    )
     lua = Lua(default_source_code={"inline_string": LOWER_CASE_HOST})
-    return words.skipped(words.http_filter("host", lua), where=matcher)
+    lower_case = words.matches(HttpRequestHeaderMatchInput(header_name=":authority"), "[^A-Z]*")
+    return words.skipped(words.http_filter("host", lua), where=lower_case)
 
 
 def _error(code: str, message: str) -> SubstitutionFormatString:

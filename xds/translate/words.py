@@ -3,7 +3,7 @@
 The metadata of a model's route (stage 1, `choose`) says what each of its destinations is. A gate writes what its own
 destination is into request headers, which `deliver` (stage 2) follows and removes. Their names begin with
 `x-spillway-`, and the front removes what callers send under that prefix. Every header that goes from stage to stage
-costs 3 % of a request, which is why only one destination's do.
+costs a request 2 % of Envoy's work, which is why only one destination's do.
 
 Messages kept at module level are templates. They are copied (assigning a message into another one copies it) and never
 changed.
@@ -26,6 +26,8 @@ from protos.envoy.extensions.filters.http.header_mutation.v3 import header_mutat
 from protos.envoy.extensions.filters.http.upstream_codec.v3.upstream_codec_pb2 import UpstreamCodec
 from protos.envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import HttpFilter
 from protos.xds.type.matcher.v3.matcher_pb2 import Matcher
+
+Predicate = Matcher.MatcherList.Predicate
 
 PREFIX = "x-spillway-"
 CLUSTER = PREFIX + "cluster"
@@ -96,14 +98,26 @@ def mutate_headers(
     return http_filter(name, header_mutation_pb2.HeaderMutation(mutations=mutations))
 
 
-def skipped(filter_: HttpFilter, *, where: Matcher) -> HttpFilter:
-    """The filter, passed by where the matcher comes to SKIP. That costs half of what a filter in Lua does."""
-    return http_filter(
-        filter_.name,
-        ExtensionWithMatcher(
-            xds_matcher=where, extension_config={"name": filter_.name, "typed_config": filter_.typed_config}
-        ),
+def matches(value: Message, regex: str) -> Predicate:
+    """Of a matcher: whether `value`, one of Envoy's inputs for matching, is there and the regex fits all of it."""
+    return Predicate(
+        single_predicate={
+            "input": {"name": "value", "typed_config": packed(value)},
+            "value_match": {"safe_regex": {"google_re2": {}, "regex": regex}},
+        }
     )
+
+
+def skipped(filter_: HttpFilter, *, where: Predicate) -> HttpFilter:
+    """A filter that is passed by where the predicate holds: Lua that only finds that there is nothing to do costs a
+    request 5 % of Envoy's work.
+    """
+    skip = Matcher.OnMatch(action={"name": "skip", "typed_config": packed(SkipFilter())})
+    delegate = ExtensionWithMatcher(
+        xds_matcher={"matcher_list": {"matchers": [{"predicate": where, "on_match": skip}]}},
+        extension_config={"name": filter_.name, "typed_config": filter_.typed_config},
+    )
+    return http_filter(filter_.name, delegate)
 
 
 ADS = ConfigSource(ads={}, resource_api_version="V3")
@@ -111,6 +125,3 @@ ADS = ConfigSource(ads={}, resource_api_version="V3")
 
 UPSTREAM_CODEC = http_filter("codec", UpstreamCodec())
 """What every chain of upstream filters ends with."""
-
-SKIP = Matcher.OnMatch(action={"name": "skip", "typed_config": packed(SkipFilter())})
-"""What `skipped` wants its matcher to come to."""
