@@ -8,10 +8,14 @@ responses, which includes those of any one stream.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, count
+from itertools import chain, count, islice
+from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from xds.snapshot import Resource, length_delimited, text_field
+from xds.snapshot import Log, Resource, length_delimited, text_field
+
+STEPS = STEP_RESOURCES = 64
+"""How many steps are remembered, and how many resources are in one at most."""
 
 _Identity = tuple[object, ...]
 
@@ -38,12 +42,35 @@ class Push:
         self.data = data
 
 
+class Step(NamedTuple):
+    """All that changed of a type after some position, and its names."""
+
+    push: Push
+    names: tuple[str, ...]
+
+
 class Encoder:
     """Makes responses, or finds them among those that still wait for an answer somewhere."""
 
     def __init__(self) -> None:
         self._nonces = count(1)
         self._pushes: WeakValueDictionary[_Identity, Push] = WeakValueDictionary()
+        self._steps: dict[tuple[str, int, int, int], Step | None] = {}
+
+    def step(self, type_url: str, log: Log, position: int) -> Step | None:
+        """The DeltaDiscoveryResponse that takes a stream from `position` to the end of the log; None if there is
+        nothing or much in it. It is remembered, since thousands stand in one place.
+        """
+        key = (type_url, position, log.newest, log.newest_removal)
+        if key not in self._steps:
+            if len(self._steps) >= STEPS:
+                self._steps.clear()
+            changed = [entry.resource for entry in islice(log.changed_since(position), STEP_RESOURCES + 1)]
+            changed.reverse()
+            names = tuple(each.name for each in changed)
+            small = 0 < len(changed) <= STEP_RESOURCES
+            self._steps[key] = Step(self.delta(type_url, changed, ()), names) if small else None
+        return self._steps[key]
 
     def delta(self, type_url: str, resources: Sequence[Resource], removed: Sequence[str]) -> Push:
         """A DeltaDiscoveryResponse."""

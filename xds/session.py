@@ -282,13 +282,16 @@ class Session:
             push, whole = self._encode(subscription, lane, piece.names, gate)
             completes = piece.completes if whole else None
             if push:
-                subscription.flight = Flight(push, lane, piece.names, completes, now_s)
-                subscription.answer_due = False
-                if subscription.type_url == CLUSTER and not lane.removing:
-                    self._owe_endpoints(piece.names)
+                self._send(subscription, Flight(push, lane, piece.names, completes, now_s))
                 return push
             if completes is not None:
                 lane.complete = max(lane.complete, completes)
+
+    def _send(self, subscription: Subscription, flight: Flight) -> None:
+        subscription.flight = flight
+        subscription.answer_due = False
+        if subscription.type_url == CLUSTER and not flight.lane.removing:
+            self._owe_endpoints(flight.names)
 
     def _walk(self, subscription: Subscription, lane: Lane, gate: int) -> None:
         """Queues what the lane may send of what changed since its position."""

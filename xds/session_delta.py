@@ -14,7 +14,7 @@ from xds.leases import Granted, LeaseLane
 from xds.response import Encoder, Push, encoded_size
 from xds.session import WILDCARD_TYPES, Refused, Session
 from xds.snapshot import ENDPOINTS, RUNTIME, Snapshot
-from xds.subscription import Kept, Lane, LeaseAck, Nack, Subscription
+from xds.subscription import Flight, Kept, Lane, LeaseAck, Nack, Subscription
 
 PIECE_BYTES = 1_000_000
 """A response is cut where it would grow beyond this. One message for each type took Envoy 100 MB more."""
@@ -105,6 +105,18 @@ class DeltaSession(Session):
         absent = [name for name in owed if name not in versions and name not in known]
         subscription.owed = dict.fromkeys(absent + stale)
         self._reports.append(Kept(subscription.type_url, but))
+
+    def _advance(self, subscription: Subscription, lane: Lane, gate: int, now_s: float) -> Push | None:
+        """A stream about which nothing is special takes the same step as the others that stand where it does."""
+        special = lane.removing or lane.pieces or subscription.flight or subscription.owed or subscription.answer_due
+        if not special and not self._refused and subscription.log.newest <= gate:
+            step = self._encoder.step(subscription.type_url, subscription.log, lane.position)
+            covered = step and (subscription.wildcard or subscription.names.issuperset(step.names))
+            if step and covered and len(step.push.data) <= PIECE_BYTES:
+                lane.position = self._snapshot.sequence
+                self._send(subscription, Flight(step.push, lane, step.names, lane.position, now_s))
+                return step.push
+        return super()._advance(subscription, lane, gate, now_s)
 
     def _cut(self, subscription: Subscription, names: Sequence[str]) -> list[Sequence[str]]:
         if len(names) < 2:

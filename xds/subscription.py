@@ -102,7 +102,7 @@ class Subscription:
 
     def is_idle(self, lane: Lane) -> bool:
         """Whether the lane has nothing to send and waits for no answer."""
-        return not self.is_behind(lane) and (self.flight is None or self.flight.lane is not lane)
+        return (self.flight is None or self.flight.lane is not lane) and not self.is_behind(lane)
 
     def is_behind(self, lane: Lane) -> bool:
         """Whether there may be something for the lane to walk over or to send."""
