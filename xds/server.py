@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
@@ -126,6 +126,7 @@ class _Stream:
     session: Session
     has_news: bool = False
     sleeper: asyncio.Future[None] | None = None
+    writer: asyncio.Task[None] | None = None
     alarm: asyncio.TimerHandle | None = None
     ended: bool = False
 
@@ -263,10 +264,11 @@ class Server:
                 self._publisher.turn_away(who.gateway, who.version, who.objection)
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, who.objection)
             session = self._publisher.open(who.gateway, who.version, incremental=incremental, only=only)
-            with on_stream_of(who.gateway), self._opened(_Stream(who, session)) as stream:
-                self._receive(stream, request, asyncio.get_running_loop().time())
-                del raw, request  # they are large, and the stream is long
-                await self._follow(stream, decode, context)
+            with on_stream_of(who.gateway):
+                async with self._opened(_Stream(who, session)) as stream:
+                    self._receive(stream, request, asyncio.get_running_loop().time())
+                    del raw, request  # they are large, and the stream is long
+                    await self._follow(stream, decode, context)
         except ProtocolError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except DecodeError:
@@ -274,8 +276,8 @@ class Server:
         except TimeoutError:
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, f"no request in {FIRST_REQUEST_S:g} s")
 
-    @contextmanager
-    def _opened(self, stream: _Stream) -> Iterator[_Stream]:
+    @asynccontextmanager
+    async def _opened(self, stream: _Stream) -> AsyncIterator[_Stream]:
         self._open[stream] = None
         self._turns.come()
         try:
@@ -285,10 +287,14 @@ class Server:
             del self._open[stream]
             self._turns.forget(stream)
             self._publisher.close(stream.who.gateway, stream.session)
+            if stream.writer:
+                await asyncio.wait([stream.writer])  # gRPC takes no status while a response is still leaving
+                if not stream.writer.cancelled() and (mistake := stream.writer.exception()):
+                    raise mistake
 
     async def _follow(self, stream: _Stream, decode: Callable[[bytes], Request], context: Context) -> None:
         loop = asyncio.get_running_loop()
-        writer = loop.create_task(self._write(stream, context, loop))
+        stream.writer = writer = loop.create_task(self._write(stream, context, loop))
         if reader := asyncio.current_task():
             writer.add_done_callback(lambda _: stream.ended or reader.cancel())
         try:
@@ -299,11 +305,6 @@ class Server:
         except asyncio.CancelledError:
             writer.cancel()  # the stream is no more, or the writer has ended it
             raise
-        finally:
-            stream.end()
-            await asyncio.wait([writer])  # gRPC takes no status while a response is still leaving
-            if not writer.cancelled() and (mistake := writer.exception()):
-                raise mistake
 
     def _receive(self, stream: _Stream, request: Request, now_s: float) -> None:
         waited_s = stream.session.receive(request, now_s)
