@@ -220,17 +220,6 @@ async def test_a_stream_that_breaks_in_the_middle_of_a_large_response_leaves_not
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_a_gateway_is_gone_when_it_says_so_whatever_it_has_not_read() -> None:
-    async with serving() as plane, connected(plane) as channel:
-        plane.publish(*(model(f"m{number}", 1) for number in range(3_000)))
-        stream = Stream(channel)
-        await stream.says(CLUSTER)
-        await eventually(lambda: plane.metrics.pushes.by_label["CDS"] == 1)
-        await stream.call.done_writing()
-        await eventually(lambda: GatewayDisconnected("g") in plane.events)
-        assert (plane.server.status(), plane.server.streams) == ([], 1), "its stream waits for the client to read"
-
-
 class MistakeError(Exception):
     """One of our own, in the midst of a stream."""
 
