@@ -7,7 +7,7 @@ which one is asked at a time. A request is a POST with a small JSON body, and th
 nothing is measured but the way. Callers speak HTTP/1.1 or HTTP/2, the server always HTTP/1.1, as model servers do.
 
 *Served at saturation* is with 64 requests in progress all the time. Envoy then works in batches, which saves it most of
-its wake-ups: a request that comes alone costs it two to three times as much. So what loads are parts of is another
+its wake-ups: a request that comes alone costs it two to four times as much. So what loads are parts of is another
 number, *sustained*: the highest rate of requests that come one by one at random (Poisson) at which the median still
 takes less than three times as long as on an idle gateway, found by bisection. At 25, 50 and 75 % of what the *full* one
 sustains, bare and full take turns with the same arrivals at the same absolute rate, and the difference of each pair is

@@ -110,7 +110,7 @@ def matches(value: Message, regex: str) -> Predicate:
 
 def skipped(filter_: HttpFilter, *, where: Predicate) -> HttpFilter:
     """A filter that is passed by where the predicate holds: Lua that only finds that there is nothing to do costs a
-    request 5 % of Envoy's work.
+    request 3 % of Envoy's work.
     """
     skip = Matcher.OnMatch(action={"name": "skip", "typed_config": packed(SkipFilter())})
     delegate = ExtensionWithMatcher(
