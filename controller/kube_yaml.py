@@ -14,8 +14,7 @@ from typing import Any
 import yaml
 
 _TAG = "tag:yaml.org,2002:"
-TEXT, INT, BOOL, NULL = f"{_TAG}str", f"{_TAG}int", f"{_TAG}bool", f"{_TAG}null"
-_LIST, _MAPPING, _MERGE = f"{_TAG}seq", f"{_TAG}map", f"{_TAG}merge"
+_TEXT, _LIST, _MAPPING, _MERGE = f"{_TAG}str", f"{_TAG}seq", f"{_TAG}map", f"{_TAG}merge"
 
 _RESOLVERS = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in (f"{_TAG}timestamp", f"{_TAG}value")]
@@ -37,9 +36,9 @@ def documents(text: str) -> Iterator[tuple[Any, yaml.Node]]:
 
 
 @lru_cache(maxsize=4_096)
-def tag_of_plain(value: str) -> str:
+def _tag_of_plain(value: str) -> str:
     """The tag of a text without quotes."""
-    return next((tag for tag, pattern in _RESOLVERS.get(value[:1], ()) if pattern.match(value)), TEXT)
+    return next((tag for tag, pattern in _RESOLVERS.get(value[:1], ()) if pattern.match(value)), _TEXT)
 
 
 class _Loader(yaml.CSafeLoader):
@@ -55,7 +54,7 @@ class _Loader(yaml.CSafeLoader):
 
     def resolve(self, kind: type[yaml.Node], value: str, implicit: tuple[bool, bool]) -> str:
         if kind is yaml.ScalarNode:
-            return tag_of_plain(value) if implicit[0] else TEXT
+            return _tag_of_plain(value) if implicit[0] else _TEXT
         return _MAPPING if kind is yaml.MappingNode else _LIST
 
     def construct_document(self, node: yaml.Node) -> Any:
@@ -65,7 +64,7 @@ class _Loader(yaml.CSafeLoader):
         """`made`: what the anchors' nodes came to, by their identity. An alias is the same object again, so a text that
         repeats itself to no end comes to no more than it holds.
         """
-        if node.tag == TEXT and isinstance(node, yaml.ScalarNode):
+        if node.tag == _TEXT and isinstance(node, yaml.ScalarNode):
             return node.value
         if id(node) in made:
             return made[id(node)]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
 import yaml
 
-from controller import api, kube_yaml, objects, plain_yaml
+from controller import api, kube_yaml, objects
 from controller.events import Object
 from controller.parsing import Invalid, Parsed, Problem
 
@@ -38,9 +38,6 @@ _KINDS_OF_GROUPS = {
     "authorization.beamlit.com": ("Policy",),
 }
 """All kinds of the groups whose kinds are known. The predecessor never used ToolDeployment; it is passed over."""
-
-_Document = tuple[object, int, yaml.Node | None]
-"""Its value, the line where it begins, and its node."""
 
 _INDENTING_TAB = re.compile(r" *\t")
 _FIELD_PART = re.compile(r"[^.\[\]]+")
@@ -143,39 +140,18 @@ class _UnreadableError(Exception):
         self.source = source
 
 
-def read(file: PurePath, text: str, *, lines: bool = False) -> Contents:
-    """The objects of a YAML file, or of a JSON file if its name ends in .json. `lines`: faultless objects too know the
-    line of each field.
-    """
-    if file.suffix == ".json":
-        return _contents(file, _json(file, text))
-    if not lines and (contents := _faultless(file, text)):
-        return contents
-    return _contents(file, _yaml(file, text), lines=lines)
-
-
-def _faultless(file: PurePath, text: str) -> Contents | None:
-    """The same without nodes, where nobody will ask for a line within a document. None: read it with nodes."""
-    documents = plain_yaml.documents(text)
-    if documents is None or any(isinstance(value, dict) and value.get("kind") == "List" for value, _ in documents):
-        return None
-    contents = _contents(file, ((value, line, None) for value, line in documents))
-    return None if contents.problems or any(each.problems for each in contents.manifests) else contents
-
-
-def _contents(file: PurePath, documents: Iterable[_Document], *, lines: bool = False) -> Contents:
-    """What they hold, up to one that cannot be read."""
+def read(file: PurePath, text: str) -> Contents:
+    """The objects of a YAML file, or of a JSON file if its name ends in .json."""
     manifests: list[Manifest] = []
     skipped: list[Skipped] = []
     problems: list[FileProblem] = []
     try:
-        for number, (document, line, node) in enumerate(documents, start=1):
+        for number, (document, node) in enumerate(_documents(file, text), start=1):
             for obj, at in _objects(document, node):
-                source = Source(file, number, at.start_mark.line + 1 if at else line)
+                source = Source(file, number, at.start_mark.line + 1 if at else 1)
                 match _object(obj, source, at):
                     case Manifest() as manifest:
-                        kept = lines or at is None or manifest.problems
-                        manifests.append(manifest if kept else replace(manifest, node=None))
+                        manifests.append(manifest)
                     case Skipped() as passed_over:
                         skipped.append(passed_over)
                     case str() as reason:
@@ -185,25 +161,23 @@ def _contents(file: PurePath, documents: Iterable[_Document], *, lines: bool = F
     return Contents(tuple(manifests), tuple(skipped), tuple(problems))
 
 
-def _json(file: PurePath, text: str) -> Iterator[_Document]:
-    """The only document. JSON has no nodes."""
-    try:
-        value = json.loads(text)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
-    except json.JSONDecodeError as error:
-        raise _UnreadableError(f"this is no JSON: {error.msg}", Source(file, 1, error.lineno)) from None
-    except (RecursionError, ValueError):
-        raise _UnreadableError("this is no JSON that can be read", Source(file)) from None
-    yield value, 1, None
-
-
-def _yaml(file: PurePath, text: str) -> Iterator[_Document]:
-    """Each document, with its nodes, which know the lines."""
+def _documents(file: PurePath, text: str) -> Iterator[tuple[object, yaml.Node | None]]:
+    """Each document's value, and its node, which knows the lines. JSON has no nodes."""
+    if file.suffix == ".json":
+        try:
+            value = json.loads(text)
+            if "\\u" in text:
+                json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is JSON, but no text
+        except json.JSONDecodeError as error:
+            raise _UnreadableError(f"this is no JSON: {error.msg}", Source(file, 1, error.lineno)) from None
+        except (RecursionError, ValueError):
+            raise _UnreadableError("this is no JSON that can be read", Source(file)) from None
+        yield value, None
+        return
     number = 1
     try:
         for value, node in kube_yaml.documents(text):
-            yield value, node.start_mark.line + 1, node
+            yield value, node
             number += 1
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

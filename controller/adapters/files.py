@@ -140,7 +140,7 @@ class ManifestDirectory:
         if known is not None and signature is not None and known.signature == signature:
             return known
         text = _text(self._path / name, name)
-        found = text if isinstance(text, Contents) else read(name, text, lines=self._lines)
+        found = text if isinstance(text, Contents) else read(name, text)
         before = known.contents.manifests if known else self._remember(name, found)
         if self._last_good and isinstance(text, str) and _is_good(found):
             self._last_good.keep(name, text)
@@ -152,6 +152,8 @@ class ManifestDirectory:
             seen = {manifest.identity for manifest in found.manifests}
             kept = (manifest for manifest in before if manifest.identity not in seen)
             found = replace(found, manifests=(*found.manifests, *kept))
+        if not self._lines:
+            found = replace(found, manifests=tuple(map(_without_lines, found.manifests)))
         return _File(signature, found)
 
     def _remember(self, name: PurePath, found: Contents) -> tuple[Manifest, ...]:
@@ -280,6 +282,10 @@ def _is_good(found: Contents) -> bool:
     """Everything in the file can be used, and there is something."""
     usable = all(isinstance(each.result, Parsed) for each in found.manifests)
     return usable and not found.problems and found != Contents()
+
+
+def _without_lines(manifest: Manifest) -> Manifest:
+    return manifest if manifest.problems else replace(manifest, node=None)
 
 
 def _unknown(name: PurePath, reason: str) -> Contents:
