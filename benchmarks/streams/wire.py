@@ -72,11 +72,14 @@ class Answers:
     """ACKs of one type, as DATA frames."""
 
     def __init__(self, type_url: str) -> None:
+        self.given = 0
+        """How many responses have been answered."""
         self._type_url = type_url
         self._made: dict[bytes, bytes] = {}
 
     def to(self, response: bytes) -> bytes:
         """The answer to a serialized DeltaDiscoveryResponse."""
+        self.given += 1
         if len(response) > MAX_CACHED:
             return self._answer(response)
         if (found := self._made.get(response)) is None:
