@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 
 LARGE_BYTES = 16 << 10
 
-MANY, FEW = 200, 2
+MANY, FEW = 200, 5
 """Streams of either queue that are woken each time that the loop comes round."""
 
 COMING_S = 1.0
