@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Cold start and memory"
-BUDGET_S = 150
+BUDGET_S = 80
 
 SIZES = (1_000, 5_000, 10_000)
 POLL_S = 0.005

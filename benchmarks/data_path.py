@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Data path: what the gateway adds to a request"
-BUDGET_S = 150
+BUDGET_S = 145
 
 ANSWERS = {"1 KiB": 1 << 10, "100 KiB": 100 << 10}
 LOADS = (25, 50, 75)

@@ -28,7 +28,7 @@ from benchmarks.scale.processes import scratch
 from benchmarks.scale.sampling import INTERVAL_S
 
 TITLE = "Engine load"
-BUDGET_S = 60
+BUDGET_S = 45
 
 MODELS = 10_000
 WARM_UP_S = 2 * INTERVAL_S

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Fan-out: one changed share to thousands of gateways"
-BUDGET_S = 200
+BUDGET_S = 155
 
 GO_SOURCE = Path(__file__).parent / "go_control_plane"
 GO_SERVER = Path(__file__).parents[1] / ".cache" / "go-control-plane"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Limit leasing: one limit over four gateways"
-BUDGET_S = 190
+BUDGET_S = 165
 
 SLOTS = 28
 LIMITS = (28, 30, 32, 34, 36)

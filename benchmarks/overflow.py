@@ -45,7 +45,7 @@ from controller.simulate.score import Score, score
 from controller.simulate.workload import LOCAL, REMOTE, Arrival
 
 TITLE = "Overflow quality: a request trace through the whole product, and in simulation"
-BUDGET_S = 270
+BUDGET_S = 215
 
 SPEED = 6.0
 EXCERPT_S, GATEWAYS_S = 720.0, 120.0

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TITLE = "Share change to first request"
-BUDGET_S = 100
+BUDGET_S = 70
 
 SIZES = (10, 1_000, 10_000)
 CHANGES = 200
