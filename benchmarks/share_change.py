@@ -150,5 +150,7 @@ def plot(result: Result) -> Figure:
     axes.axvline(3, color="grey", linestyle=":", linewidth=1)
     axes.axvline(10, color="grey", linestyle=":", linewidth=1)
     axes.set(xscale="log", xlabel="ms from sample to first request", ylabel="% of changes", ylim=(0, 101))
+    axes.set_xticks([2, 3, 5, 10], ["2", "3", "5", "10"])
+    axes.minorticks_off()
     axes.legend(frameon=False)
     return figure
