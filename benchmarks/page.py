@@ -7,6 +7,8 @@ import inspect
 import re
 from pathlib import Path
 
+from matplotlib import rcParams
+
 from benchmarks.figures import RESULTS, Figure, Result
 
 HERE = Path(__file__).parent
@@ -29,6 +31,7 @@ def _section(result: Result) -> str:
     parts += [benchmark.tables(result)] if hasattr(benchmark, "tables") else []
     if hasattr(benchmark, "plot") and (drawn := benchmark.plot(result)):
         target = RESULTS / f"{result.name}.svg"
+        rcParams["svg.hashsalt"] = result.name  # the same figures are the same file
         drawn.savefig(target, bbox_inches="tight", metadata={"Date": None})
         parts.append(f"![{benchmark.TITLE}](results/{target.name})")
     parts += ["\n".join(f"- {note}" for note in result.notes)] if result.notes else []
