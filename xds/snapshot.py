@@ -44,7 +44,6 @@ class DanglingReferenceError(ValueError):
     """A change would leave references to resources that do not exist."""
 
 
-@lru_cache(maxsize=4096)  # lengths, nearly all of them small
 def varint(value: int) -> bytes:
     """Protobuf's encoding of an unsigned integer."""
     encoded = bytearray()
@@ -55,6 +54,7 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
+@lru_cache(maxsize=4096)  # few fields, and lengths that are nearly all small
 def length_delimited(number: int, size: int) -> bytes:
     """What stands before the `size` bytes of field `number` in a protobuf message."""
     return varint(number << 3 | 2) + varint(size)
