@@ -233,7 +233,9 @@ async def _gateways(report: Report, load: Load, arrivals: Sequence[Arrival], cou
         outcome = await play(models, arrivals, speed=SPEED, gateways=UNEVEN[count])
         ways = {"played": [_score(outcome, model.name) for model in models]}
         for how, leases in (("simulated", True), ("simulated, without leases", False)):
-            ways[how] = [simulated.simulate("spill", each, arrivals, UNEVEN[count], leases=leases) for each in slots]
+            ways[how] = [
+                simulated.simulate("spill", each, arrivals, gateways=UNEVEN[count], leases=leases) for each in slots
+            ]
         for how, scores in ways.items():
             rows = [_row("spill", load, each, scored) for each, scored in zip(slots, scores, strict=True)]
             report.data["gateways"] += [{"how": how, "gateways": count, **row} for row in rows]

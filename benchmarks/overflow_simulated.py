@@ -69,23 +69,9 @@ def offloading(
     return configs[policy]
 
 
-def simulate(
-    policy: str,
-    slots: int,
-    trace: Sequence[Arrival],
-    gateways: Sequence[float] = (1.0,),
-    *,
-    leases: bool = True,
-    seed: int = _SEED,
-    **settings: Any,
-) -> Score:
-    """What becomes of the trace. `gateways`: their parts of the arrivals. `leases`: they lend each other what they have
-    of the limit. `settings`: of `offloading`.
-    """
-    return scored(run(policy, slots, trace, gateways, leases=leases, seed=seed, **settings))
-
-
-def scored(outcome: Outcome) -> Score:
+def simulate(policy: str, slots: int, trace: Sequence[Arrival], **how: Any) -> Score:
+    """What becomes of the trace. `how`: as `run` takes it."""
+    outcome = run(policy, slots, trace, **how)
     return score(outcome.served, outcome.decided, prices=PRICES)
 
 
@@ -93,14 +79,15 @@ def run(
     policy: str,
     slots: int,
     trace: Sequence[Arrival],
-    gateways: Sequence[float] = (1.0,),
     *,
+    gateways: Sequence[float] = (1.0,),
     leases: bool = True,
-    seed: int = _SEED,
     **settings: Any,
 ) -> Outcome:
-    """Like `simulate`, with all that happened."""
-    draw = random.Random(seed).random
+    """All that happens. `gateways`: their parts of the arrivals. `leases`: they lend each other what they have of the
+    limit. `settings`: of `offloading`.
+    """
+    draw = random.Random(_SEED).random
     if policy == ORACLE:
         return Outcome(tuple(_oracle(slots, trace)), ())
     if policy == BEAMLIT:
