@@ -6,20 +6,18 @@ to it users waited 5.87 s (p50) and 10.22 s (p99), against 5.83 and 10.15 s comp
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
 
 from controller.demo.workload import Timing
+from controller.simulate.plant import Replica
 from controller.simulate.workload import Arrival
 
 
 def first_token_waits_s(requests: Iterable[Arrival], slots: int, timing: Timing) -> tuple[float, ...]:
     """For each request, in the order of arrival, the seconds until its first token. The last one frees the slot."""
-    free_at_s = [0.0] * slots
+    replica = Replica(slots)
     waits_s = []
     for request in requests:
-        began_s = max(request.at_s, free_at_s[0])
-        service_s = timing.service_s(request.context_tokens, request.generated_tokens)
-        heapq.heapreplace(free_at_s, began_s + service_s)
+        began_s = replica.take(request.at_s, timing.service_s(request.context_tokens, request.generated_tokens))
         waits_s.append(began_s - request.at_s + timing.first_token_s(request.context_tokens))
     return tuple(waits_s)

@@ -22,12 +22,10 @@ from controller.simulate.score import Decided, Served
 from controller.simulate.workload import Arrival
 from xds import events as gateway_events
 from xds import ir
+from xds.loads import INTERVAL_MS, URGENT_INTERVAL_MS
 
 EPOCH_S = 1_700_000_000.0
 """When a load begins, for an engine that counts in seconds since the epoch."""
-REPORT_S = 1.0
-URGENT_REPORT_S = 0.2
-"""How often a gateway reports what it carries."""
 
 
 class Steering(Protocol):
@@ -92,11 +90,16 @@ class EngineSteering:
     def wake(self, now_s: float) -> None:
         self._tell([*self._meter.observe(now_s), *self._reports(now_s)], now_s)
 
+    @property
+    def _report_s(self) -> float:
+        """How often gateways with one model are asked to report."""
+        return (URGENT_INTERVAL_MS if self._survey.urgent else INTERVAL_MS) / 1_000
+
     def _reports(self, now_s: float) -> Iterator[Event]:
         """What each gateway carries, if that is due."""
         if now_s < self._report_at_s:
             return
-        self._report_at_s = now_s + (URGENT_REPORT_S if self._survey.urgent else REPORT_S)
+        self._report_at_s = now_s + self._report_s
         for name, gateway in self._gateways.items():
             active = gateway.in_progress[ir.LOCAL]
             load = gateway_events.LocalLoad(self._key, active, gateway.issued, gateway.refused)
@@ -127,8 +130,7 @@ class EngineSteering:
                     yield gateway_events.LeaseAccepted(lease.gateway, lease.serial)
             case events.Conduct(survey=survey) if self._leases:
                 self._survey = survey
-                report_s = URGENT_REPORT_S if survey.urgent else REPORT_S
-                self._report_at_s = min(self._report_at_s, now_s + report_s) if survey.routes else math.inf
+                self._report_at_s = min(self._report_at_s, now_s + self._report_s) if survey.routes else math.inf
             case events.Watch(query=query):
                 self._meter.watch(query, now_s)
             case events.Unwatch(query=query):
