@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from controller.events import Effect, Event, Observed, Publish
 from controller.main import RunOptions, Runtime
@@ -100,7 +101,14 @@ def arguments(directory: Path, state_directory: Path) -> tuple[RunOptions, Setti
     return options, Settings(metric_informer=MetricInformer(type=Source.PROMETHEUS))
 
 
-class _Changes(Runtime):
+class Driveable(Runtime):
+    """What can be driven by lines of JSON."""
+
+    async def obey(self, line: Any) -> None:
+        raise NotImplementedError
+
+
+class _Changes(Driveable):
     """Tells, one line each, when a model's sample entered, was published, and was acknowledged by every gateway."""
 
     entered_s = published_s = 0.0
@@ -108,15 +116,16 @@ class _Changes(Runtime):
     model = ""
     connections: tuple[socket.socket, ...] = ()
 
-    def observe(self, model: str, value: float) -> None:
+    async def obey(self, line: Any) -> None:
         """Queues a sample, as a metric source does."""
+        model: str = line["model"]
         query = self.engine.records[model].gauges[0].query
         assert query is not None
         if not self.connections:
             self.connections = tuple(_connections(int(self.addresses["xds"].rpartition(":")[2])))
         self.sent_before = sum(map(_sent_bytes, self.connections))
         self.model, self.entered_s = model, time.monotonic()
-        self.queue.put_nowait(Observed(query, Value(value)))
+        self.queue.put_nowait(Observed(query, Value(line["value"])))
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
         super().carry_out(effects)
@@ -129,7 +138,7 @@ class _Changes(Runtime):
             acknowledged_s = time.monotonic()
             sent = sum(map(_sent_bytes, self.connections)) - self.sent_before
             self.model = ""
-            _say(**asdict(Change(self.entered_s, self.published_s, acknowledged_s, sent)))
+            say(**asdict(Change(self.entered_s, self.published_s, acknowledged_s, sent)))
 
 
 def _connections(port: int) -> Iterator[socket.socket]:
@@ -151,25 +160,25 @@ def _sent_bytes(connection: socket.socket) -> int:
     return sent
 
 
-async def _serve(directory: Path, state_directory: Path) -> None:
-    runtime = _Changes(*arguments(directory, state_directory))
+async def attend(runtime: Driveable) -> None:
+    """Runs a controller that says its xDS port, and then takes each line of standard input, until it is killed."""
     runtime.load()
     port = await runtime.server.start("127.0.0.1:0")
     runtime.addresses["xds"] = f"127.0.0.1:{port}"
-    _say(xds_port=port)
+    say(xds_port=port)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with asyncio.TaskGroup() as group:
         for part in (runtime.decide(), runtime.server.run(), runtime.state.run()):
             group.create_task(part)
         async for line in lines:
-            runtime.observe(**json.loads(line))
+            await runtime.obey(json.loads(line))
 
 
-def _say(**fields: float) -> None:
+def say(**fields: object) -> None:
     print(json.dumps(fields), flush=True)
 
 
 if __name__ == "__main__":
     configure_logging("info", "json")
-    asyncio.run(_serve(*map(Path, sys.argv[1:])))
+    asyncio.run(attend(_Changes(*arguments(*map(Path, sys.argv[1:])))))

@@ -9,7 +9,6 @@ says what it measured (`Measured`).
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import sys
 import time
@@ -17,10 +16,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from benchmarks.scale.controller import arguments
+from benchmarks.scale.controller import Driveable, arguments, attend, say
 from controller.events import Effect, Event, Observed, Publish
-from controller.main import RunOptions, Runtime
+from controller.main import RunOptions
 from controller.metrics import Value
 from controller.offload import PPM
 from controller.settings import Settings
@@ -52,7 +52,7 @@ class Measured:
     lags_ms: list[float] = field(default_factory=list)
 
 
-class Sampled(Runtime):
+class Sampled(Driveable):
     """A controller that gives itself samples, and keeps what became of them."""
 
     def __init__(self, options: RunOptions, settings: Settings) -> None:
@@ -61,6 +61,9 @@ class Sampled(Runtime):
         self._demands: dict[str, float] = {}
         self._due_s: deque[float] = deque()
         self._taken_s: list[float] = []
+
+    async def obey(self, line: Any) -> None:
+        say(**asdict(await self.play(float(line))))
 
     async def play(self, duration_s: float) -> Measured:
         """Samples for every model in turn, evenly over each interval."""
@@ -105,19 +108,6 @@ class Sampled(Runtime):
         self.measured.changes += sum(len(each.update.routes) for each in effects if isinstance(each, Publish))
 
 
-async def _serve(directory: Path, state_directory: Path) -> None:
-    runtime = Sampled(*arguments(directory, state_directory))
-    runtime.load()
-    print(json.dumps({"xds_port": await runtime.server.start("127.0.0.1:0")}), flush=True)
-    lines = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    async with asyncio.TaskGroup() as group:
-        for part in (runtime.decide(), runtime.server.run(), runtime.state.run()):
-            group.create_task(part)
-        async for line in lines:
-            print(json.dumps(asdict(await runtime.play(float(line)))), flush=True)
-
-
 if __name__ == "__main__":
     configure_logging("info", "json")
-    asyncio.run(_serve(*map(Path, sys.argv[1:])))
+    asyncio.run(attend(Sampled(*arguments(*map(Path, sys.argv[1:])))))
