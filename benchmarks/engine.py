@@ -15,17 +15,15 @@ Not in it: fetching the samples. Asking Prometheus for ten thousand queries one 
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from benchmarks.figures import Report, at_most
 from benchmarks.scale.fleet import Fleet
 from benchmarks.scale.gateway import light_gateway
 from benchmarks.scale.processes import scratch
 from benchmarks.scale.sampling import INTERVAL_S
+from benchmarks.streams.process import running
 
 TITLE = "Engine load"
 BUDGET_S = 45
@@ -33,7 +31,6 @@ BUDGET_S = 45
 MODELS = 10_000
 WARM_UP_S = 2 * INTERVAL_S
 MEASURED_S = 4 * INTERVAL_S
-LONGEST_LINE = 64 << 20
 
 
 async def run(report: Report, *, quick: bool) -> None:
@@ -43,40 +40,16 @@ async def run(report: Report, *, quick: bool) -> None:
         fleet = Fleet(models)
         fleet.write_json(manifests)
         command = (sys.executable, "-m", "benchmarks.scale.sampling", manifests, Path(temporary) / "state")
-        pipe = asyncio.subprocess.PIPE
-        with (Path(temporary) / "log").open("wb") as log:
-            child = await asyncio.create_subprocess_exec(
-                *command, stdin=pipe, stdout=pipe, stderr=log, limit=LONGEST_LINE
-            )
-        try:
-            port = (await _answer(child))["xds_port"]
+        async with running(*command, log=Path(temporary) / "log") as child:
+            port = (await child.answer())["xds_port"]
             async with light_gateway(port, fleet.credentials) as gateway:
                 await gateway.until_whole(models)
                 report.say(f"{models:,} models are served, samples begin")
-                await _played(child, 0.5 if quick else WARM_UP_S)
-                measured = await _played(child, 0.5 if quick else MEASURED_S)
-        finally:
-            child.kill()
-            await child.wait()
+                await child.ask("play", seconds=0.5 if quick else WARM_UP_S)
+                measured = await child.ask("play", seconds=0.5 if quick else MEASURED_S)
     lags_ms, wall_s = measured["lags_ms"], measured["wall_s"]
     report.figure("CPU", "cores", measured["cpu_s"] / wall_s, at_most(0.25), models=models)
     report.figure("CPU a sample", "µs", measured["cpu_s"] / len(lags_ms) * 1e6, models=models)
     report.figure("lag", "ms", lags_ms, models=models)
     report.figure("samples", "a second", len(lags_ms) / wall_s, models=models)
     report.figure("changed routes", "a second", measured["changes"] / wall_s, models=models)
-
-
-async def _played(child: asyncio.subprocess.Process, seconds: float) -> dict[str, Any]:
-    """What it measured while it played samples for so long."""
-    assert child.stdin is not None
-    child.stdin.write(f"{seconds}\n".encode())
-    return await _answer(child)
-
-
-async def _answer(child: asyncio.subprocess.Process) -> dict[str, Any]:
-    assert child.stdout is not None
-    line = await child.stdout.readline()
-    if not line:
-        raise RuntimeError("the controller ended")
-    answer: dict[str, Any] = json.loads(line)
-    return answer

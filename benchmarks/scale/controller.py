@@ -161,7 +161,7 @@ def _sent_bytes(connection: socket.socket) -> int:
 
 
 async def attend(runtime: Driveable) -> None:
-    """Runs a controller that says its xDS port, and then takes each line of standard input, until it is killed."""
+    """Runs a controller that says its xDS port, and then takes each line of standard input, up to its end."""
     runtime.load()
     port = await runtime.server.start("127.0.0.1:0")
     runtime.addresses["xds"] = f"127.0.0.1:{port}"
@@ -169,10 +169,12 @@ async def attend(runtime: Driveable) -> None:
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with asyncio.TaskGroup() as group:
-        for part in (runtime.decide(), runtime.server.run(), runtime.state.run()):
-            group.create_task(part)
+        parts = (runtime.decide(), runtime.server.run(), runtime.state.run())
+        tasks = [group.create_task(part) for part in parts]
         async for line in lines:
             await runtime.obey(json.loads(line))
+        for task in tasks:
+            task.cancel()
 
 
 def say(**fields: object) -> None:

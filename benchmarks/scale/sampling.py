@@ -2,8 +2,8 @@
 
     python -m benchmarks.scale.sampling MANIFESTS STATE
 
-says its xDS port in a line of JSON. For each line it is sent, a number of seconds, it plays samples for so long, and
-says what it measured (`Measured`).
+says its xDS port in a line of JSON. For each line that it is sent, `{"do": "play", "seconds": number}`, it plays
+samples for so long, and says what it measured (`Measured`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Sampled(Driveable):
         self._taken_s: list[float] = []
 
     async def obey(self, line: Any) -> None:
-        say(**asdict(await self.play(float(line))))
+        say(**asdict(await self.play(line["seconds"])))
 
     async def play(self, duration_s: float) -> Measured:
         """Samples for every model in turn, evenly over each interval."""

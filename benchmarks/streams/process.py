@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,14 @@ class Child:
 
 
 @asynccontextmanager
-async def running(*command: str | Path) -> AsyncIterator[Child]:
-    """Ends it by closing its input, or else kills it."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LONGEST_ANSWER
-    )
+async def running(*command: str | Path, log: Path | None = None) -> AsyncIterator[Child]:
+    """Ends it by closing its input, or else kills it. `log`: takes its standard error, which is ours otherwise."""
+    pipe = asyncio.subprocess.PIPE
+    with ExitStack() as files:
+        errors = files.enter_context(log.open("wb")) if log else None
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=pipe, stdout=pipe, stderr=errors, limit=LONGEST_ANSWER
+        )
     try:
         yield Child(command, process)
     finally:
