@@ -124,6 +124,8 @@ class Engine:
                     self._announce(key, "Invalid", event.sentence, warning=True)
             case events.Observed() | events.TokenIssued() | events.TokenFailed():
                 self._take_answer(event, now)
+            case events.GatewaysSeen() | events.Exposed() | events.Elected() | events.Decided():
+                pass
             case _:
                 self._take_gateway_event(event, now)
                 self.leasing.take(event, self.gateways, now)

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from controller.api import ModelDeployment, Problem
+from controller.api import ModelDeployment, Policy, Problem
 from controller.metrics import Query, Reading
-from controller.objects import EndpointSlice, Secret, Service
+from controller.objects import EndpointSlice, GatewayPod, Secret, Service, Workload
 from xds import ir
 from xds.events import GatewayEvent
 
-Object = ModelDeployment | Service | EndpointSlice | Secret
+Object = ModelDeployment | Policy | Service | EndpointSlice | Secret | Workload
 
 
 class Kind(StrEnum):
@@ -26,6 +26,11 @@ class Kind(StrEnum):
     SERVICE = "Service"
     ENDPOINT_SLICE = "EndpointSlice"
     SECRET = "Secret"
+    POLICY = "Policy"
+    DEPLOYMENT = "Deployment"
+    STATEFUL_SET = "StatefulSet"
+    DAEMON_SET = "DaemonSet"
+    REPLICA_SET = "ReplicaSet"
 
 
 # Events
@@ -84,7 +89,53 @@ class TokenFailed:
     reason: str
 
 
-Event = Applied | Removed | Refused | Observed | TokenIssued | TokenFailed | GatewayEvent
+@dataclass(frozen=True, slots=True)
+class GatewaysSeen:
+    """The pods of the gateway, all of them. Outside a cluster this never comes."""
+
+    pods: tuple[GatewayPod, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """How far callers of a model's Service reach what `Expose` wants. `status`, `reason` and `message` are those of the
+    condition ServiceTakenOver.
+    """
+
+    key: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Elected:
+    """Whether this controller decides from now on. One that does not follows what `Decided` says."""
+
+    leads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What the leader has saved about a model (as in `Save`). Ignored by the one who leads."""
+
+    key: str
+    saved: Mapping[str, object]
+
+
+Event = (
+    Applied
+    | Removed
+    | Refused
+    | Observed
+    | TokenIssued
+    | TokenFailed
+    | GatewaysSeen
+    | Exposed
+    | Elected
+    | Decided
+    | GatewayEvent
+)
 
 
 # Effects
@@ -174,4 +225,26 @@ class Save:
     states: Mapping[str, Mapping[str, object] | None]
 
 
-Effect = Publish | Grant | Conduct | Watch | Unwatch | KeepToken | DropToken | Announce | Save
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What callers of a model's Service shall reach: on `port` (None: its only or first one) the `gateways` at
+    `gateway_port`, on its other ports the pods; while there are no `gateways`, the pods on all ports.
+
+    `gateways`: ready ones that have acknowledged the model's listener, by name.
+    """
+
+    service: str
+    port: int | None
+    gateway_port: int
+    gateways: tuple[GatewayPod, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expose:
+    """Have the callers of this model's Service reach this; None: exactly what it was before."""
+
+    key: str
+    exposure: Exposure | None
+
+
+Effect = Publish | Grant | Conduct | Watch | Unwatch | KeepToken | DropToken | Announce | Save | Expose

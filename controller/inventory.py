@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from controller.api import ModelDeployment
+from controller.api import ModelDeployment, Policy
 from controller.events import Kind, Object
-from controller.objects import EndpointSlice, Resolved, Secret, Service, ready_endpoints
+from controller.objects import EndpointSlice, Resolved, Secret, Service, Workload, ready_endpoints
 
 Reference = tuple[Kind, str]
 """A kind and a key '<namespace>/<name>'. Slices are referred to by their Service."""
@@ -42,7 +42,7 @@ class Inventory:
                 self._slices[thing.key] = thing
                 self._slices_of.setdefault(thing.service_key, set()).add(thing.key)
                 return before | self.followers((Kind.SERVICE, thing.service_key))
-            case ModelDeployment():
+            case ModelDeployment() | Policy() | Workload():
                 return frozenset()  # nothing refers to a model
 
     def remove(self, kind: Kind, key: str) -> frozenset[str]:

@@ -162,6 +162,8 @@ class Runtime:
                     self.state.save(states)
                 case events.Announce():
                     self._announce(effect)
+                case events.Expose():
+                    pass  # outside a cluster there is no Service to take over
 
     def _watch(self, effect: events.Watch) -> None:
         match effect.query:

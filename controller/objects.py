@@ -18,6 +18,11 @@ from controller.parsing import Invalid, Parsed, Problem
 from xds import ir
 
 SERVICE_LABEL = "kubernetes.io/service-name"
+MANAGED_BY_LABEL = "endpointslice.kubernetes.io/managed-by"
+MANAGER = "spillway"
+"""Who we are: the field manager of what we apply, and the value of the label on EndpointSlices of ours."""
+SELECTOR_ANNOTATION = "spillway.dev/selector"
+"""On a Service: the selector it had before it was taken over ('key=value,key=value'), or that the user put there."""
 
 _HTTP2 = frozenset({"kubernetes.io/h2c", "grpc"})
 
@@ -40,6 +45,8 @@ class Service:
     selector: Mapping[str, str] = field(default_factory=dict)
     type: str = "ClusterIP"
     cluster_ip: str | None = None
+    pods_key: str = ""
+    """The Service whose slices name the pods: its own key, or its shadow's while it is taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,10 @@ class SliceEndpoint:
     ready: bool = True
     serving: bool = True
     terminating: bool = False
+    pod: str = ""
+    """The pod's name, '' if it is none."""
+    node: str = ""
+    zone: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +68,7 @@ class SlicePort:
     port: int
     name: str = ""
     app_protocol: str | None = None
+    protocol: str = "TCP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +80,40 @@ class EndpointSlice:
     address_type: str
     ports: tuple[SlicePort, ...] = ()
     endpoints: tuple[SliceEndpoint, ...] = ()
+    managed_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
     key: str
     data: Mapping[str, bytes] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What runs a model: a Deployment, StatefulSet, DaemonSet or ReplicaSet.
+
+    `selector`: of its pods, in the API's text form. `desired`: replicas that are asked for; `ready`: those that are.
+    `ports`: (name, number) of its containers' ports, in order.
+    """
+
+    kind: str
+    key: str
+    selector: str = ""
+    desired: int = 1
+    ready: int = 0
+    ports: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayPod:
+    """A pod of the gateway. `name` is also the id that its Envoy gives to the control plane. `ready`: callers may be sent
+    there. `addresses`: one of each family.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)

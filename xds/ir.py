@@ -147,6 +147,8 @@ class Route:
     chains: tuple[Chain, ...] = (Chain(LOCAL, PPM),)
     retry: Retry = Retry(attempts=MAX_REMOTES)
     affinity_header: str | None = None
+    port: int | None = None
+    """A port of the gateway that is this model's own, whatever the Host; unique over all routes. None: none."""
 
 
 @dataclass(frozen=True, slots=True)
