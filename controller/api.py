@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal, TypeVar
 
@@ -44,7 +45,9 @@ from controller.parsing import (
 from controller.remote_backend import (
     ApiKeyConfig,
     AuthConfig,
+    Flavor,
     HeaderName,
+    Location,
     OAuthConfig,
     RemoteBackend,
     SecretKeyRef,
@@ -186,6 +189,13 @@ class OffloadingConfig(ApiModel):
         return self
 
 
+class Takeover(StrEnum):
+    """Whether callers of the model's Service are led to the gateway without their doing."""
+
+    AUTO = "Auto"
+    MANUAL = "Manual"
+
+
 class ModelSpec(ApiModel):
     model: Text
     enabled: Bool = True
@@ -196,6 +206,8 @@ class ModelSpec(ApiModel):
     policies: tuple[PolicyRef, ...] = ()
     serverless_config: ServerlessConfig | None = None
     offloading_config: OffloadingConfig = OffloadingConfig()
+    takeover: Takeover | None = None
+    """None: as the settings say."""
 
 
 class _Resource(ApiModel):
@@ -226,16 +238,11 @@ class PolicyLocation(ApiModel):
     name: Text
 
 
-class PolicyFlavor(ApiModel):
-    type: Literal["cpu", "gpu"]
-    name: Text
-
-
 class PolicySpec(ApiModel):
     display_name: str | None = None
     type: Literal["location", "flavor"]
     locations: tuple[PolicyLocation, ...] = ()
-    flavors: tuple[PolicyFlavor, ...] = ()
+    flavors: tuple[Flavor, ...] = ()
 
 
 class Policy(_Resource):
@@ -272,10 +279,12 @@ __all__ = [
     "ContainerResourceMetric",
     "CrossVersionObjectReference",
     "ExternalMetric",
+    "Flavor",
     "Invalid",
     "LabelSelector",
     "LabelSelectorRequirement",
     "LocalLimit",
+    "Location",
     "Metadata",
     "MetricIdentifier",
     "MetricSpec",
@@ -289,7 +298,6 @@ __all__ = [
     "Parsed",
     "PodsMetric",
     "Policy",
-    "PolicyFlavor",
     "PolicyLocation",
     "PolicyRef",
     "PolicySpec",
@@ -301,6 +309,7 @@ __all__ = [
     "ServerlessConfig",
     "ServiceRef",
     "SessionAffinity",
+    "Takeover",
     "TlsConfig",
     "parse",
     "parse_policy",

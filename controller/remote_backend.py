@@ -188,10 +188,26 @@ class TlsConfig(ApiModel):
     sni: Text | None = None
 
 
+class Location(SharedModel):
+    """Where a remote is, in the names that Policies use; one that is absent is matched by no Policy."""
+
+    name: Text | None = None
+    country: Text | None = None
+    continent: Text | None = None
+
+
+class Flavor(SharedModel):
+    """A kind of hardware."""
+
+    type: Literal["cpu", "gpu"]
+    name: Text
+
+
 class RemoteBackend(SharedModel):
     """A remote. Its headers may carry keys, so they stay out of its repr.
 
     The remotes of the lowest `priority` number share the traffic by `weight`. `max_concurrent_requests` None: no limit.
+    `location` None, no `flavors`: not known, so no Policy of that type restricts it (controller/policies.py).
     """
 
     name: Annotated[Text, AfterValidator(_checked_name)] = "remote"
@@ -206,8 +222,8 @@ class RemoteBackend(SharedModel):
     weight: Annotated[Int, Field(ge=0, le=1_000_000)] = 1
     priority: Annotated[Int, Field(ge=0, le=1_000)] = 0
     max_concurrent_requests: Annotated[Int, Field(ge=1, le=ir.UNLIMITED)] | None = None
-    location: Text | None = None
-    flavors: tuple[Text, ...] = ()
+    location: Location | None = None
+    flavors: tuple[Flavor, ...] = ()
 
     @property
     def address(self) -> str:
