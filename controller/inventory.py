@@ -1,5 +1,4 @@
-"""Pure: the objects that models refer to (Services, EndpointSlices, Secrets), and which models to look at again when
-one changes.
+"""Pure: the objects that models refer to, and which models to look at again when one changes.
 
 What a model looked up, found or not, is what it depends on. Endpoints that were known stay known when their object
 vanishes from view: not seeing is not the same as seeing none.
@@ -11,7 +10,16 @@ from collections.abc import Iterable
 
 from controller.api import ModelDeployment, Policy
 from controller.events import Kind, Object
-from controller.objects import EndpointSlice, Resolved, Secret, Service, Workload, ready_endpoints
+from controller.objects import (
+    MANAGER,
+    EndpointSlice,
+    Resolved,
+    Secret,
+    Service,
+    Workload,
+    ready_endpoints,
+    shadow_key,
+)
 
 Reference = tuple[Kind, str]
 """A kind and a key '<namespace>/<name>'. Slices are referred to by their Service."""
@@ -23,6 +31,8 @@ class Inventory:
     def __init__(self) -> None:
         self.services: dict[str, Service] = {}
         self.secrets: dict[str, Secret] = {}
+        self.policies: dict[str, Policy] = {}
+        self.workloads: dict[Reference, Workload] = {}
         self._slices: dict[str, EndpointSlice] = {}
         self._slices_of: dict[str, set[str]] = {}
         self._followers: dict[Reference, set[str]] = {}
@@ -42,7 +52,14 @@ class Inventory:
                 self._slices[thing.key] = thing
                 self._slices_of.setdefault(thing.service_key, set()).add(thing.key)
                 return before | self.followers((Kind.SERVICE, thing.service_key))
-            case ModelDeployment() | Policy() | Workload():
+            case Policy():
+                self.policies[thing.key] = thing
+                return self.followers((Kind.POLICY, thing.key))
+            case Workload():
+                reference = Kind(thing.kind), thing.key
+                self.workloads[reference] = thing
+                return self.followers(reference)
+            case ModelDeployment():
                 return frozenset()  # nothing refers to a model
 
     def remove(self, kind: Kind, key: str) -> frozenset[str]:
@@ -60,16 +77,27 @@ class Inventory:
             self.services.pop(key, None)
         elif kind is Kind.SECRET:
             self.secrets.pop(key, None)
+        elif kind is Kind.POLICY:
+            self.policies.pop(key, None)
+        else:
+            self.workloads.pop((kind, key), None)
         return self.followers((kind, key))
 
     def endpoints(self, service_key: str, port: int | None) -> Resolved | str | None:
-        """The ready endpoints behind a Service's port; as `ready_endpoints`, and why, if there is no such Service."""
+        """The ready endpoints behind a Service's port; as `ready_endpoints`, and why, if there is no such Service.
+
+        Of a Service that is taken over, those of its shadow. Slices of our own may lead to the gateway, and never count.
+        """
         service = self.services.get(service_key)
         if service is None:
             return f"Service {service_key} does not exist"
+        slices = self._slices_behind(shadow_key(service_key)) if service.taken else ()
+        return ready_endpoints(service, slices or self._slices_behind(service_key), port)
+
+    def _slices_behind(self, service_key: str) -> tuple[EndpointSlice, ...]:
         # By name, so that the answer does not depend on the order of events.
-        slices = tuple(self._slices[key] for key in sorted(self._slices_of.get(service_key, ())))
-        return ready_endpoints(service, slices, port)
+        slices = (self._slices[key] for key in sorted(self._slices_of.get(service_key, ())))
+        return tuple(each for each in slices if each.managed_by != MANAGER)
 
     def follow(self, model: str, references: Iterable[Reference]) -> None:
         """Sets what a model depends on, all of it."""

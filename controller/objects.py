@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -25,6 +27,22 @@ SELECTOR_ANNOTATION = "spillway.dev/selector"
 """On a Service: the selector it had before it was taken over ('key=value,key=value'), or that the user put there."""
 
 _HTTP2 = frozenset({"kubernetes.io/h2c", "grpc"})
+_NAME_MAX = 63
+
+
+def shadow_name(service: str) -> str:
+    """The name of the Service that collects the pods of a Service that is taken over."""
+    name = f"{service}-spillway-pods"
+    if len(name) <= _NAME_MAX:
+        return name
+    digest = hashlib.blake2b(service.encode(), digest_size=4).hexdigest()
+    return f"{service[: _NAME_MAX - len(digest) - 15]}-{digest}-spillway-pods"
+
+
+def shadow_key(service_key: str) -> str:
+    """The same for keys, '<namespace>/<name>'."""
+    namespace, _, name = service_key.partition("/")
+    return f"{namespace}/{shadow_name(name)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +63,13 @@ class Service:
     selector: Mapping[str, str] = field(default_factory=dict)
     type: str = "ClusterIP"
     cluster_ip: str | None = None
-    pods_key: str = ""
-    """The Service whose slices name the pods: its own key, or its shadow's while it is taken over."""
+    taken: bool = False
+    """It has no selector, and an annotation says which one it had: its pods are collected by its shadow."""
+
+    def tcp_port(self, port: int | None) -> ServicePort | None:
+        """The TCP port of that number; None: its only or first one."""
+        ports = (each for each in self.ports if each.protocol == "TCP")
+        return next((each for each in ports if port is None or each.port == port), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +141,7 @@ class GatewayPod:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The ready endpoints of a Service port: sorted, each once. `replicas`: pods, however many addresses each has."""
+    """The ready endpoints of a Service port: sorted, each once. `replicas`: ready pods, however many addresses each has."""
 
     endpoints: tuple[ir.Endpoint, ...]
     protocol: ir.Protocol = ir.Protocol.HTTP1
@@ -130,18 +153,19 @@ def ready_endpoints(service: Service, slices: Iterable[EndpointSlice], port: int
     known.
 
     `port` None: the Service's only port, or its first. As in Kubernetes, the slice's port of the same *name* is the
-    one. Ports that are not TCP's do not count.
+    one, and when no endpoint is ready, those that still serve while they terminate are there for who has no other
+    place to go; they are no replicas. Ports that are not TCP's do not count.
     """
     ports = [each for each in service.ports if each.protocol == "TCP"]
-    wanted = next((each for each in ports if port is None or each.port == port), None)
+    wanted = service.tcp_port(port)
     if wanted is None:
         has = ", ".join(str(each.port) for each in ports) or "none"
         return f"Service {service.key} has no port {port}; its ports: {has}"
     known = [each for each in slices if each.address_type in ("IPv4", "IPv6")]
     if not known:
         return None
-    found: set[ir.Endpoint] = set()
-    pods_by_family: dict[str, int] = {}
+    ready: set[ir.Endpoint] = set()
+    draining: set[ir.Endpoint] = set()
     protocols = {wanted.app_protocol}
     for each in known:
         target = next((p for p in each.ports if p.name == wanted.name), None)
@@ -149,14 +173,13 @@ def ready_endpoints(service: Service, slices: Iterable[EndpointSlice], port: int
             continue
         protocols.add(target.app_protocol)
         for endpoint in each.endpoints:
-            if endpoint.ready and endpoint.addresses:
+            if endpoint.addresses and (endpoint.ready or (endpoint.serving and endpoint.terminating)):
                 # Kubernetes: all addresses of an endpoint are one pod's, and the first is enough.
+                found = ready if endpoint.ready else draining
                 found.add(ir.Endpoint(endpoint.addresses[0], target.port))
-    for endpoint_ in found:
-        family = "v6" if ":" in endpoint_.address else "v4"
-        pods_by_family[family] = pods_by_family.get(family, 0) + 1
+    replicas = Counter("v6" if ":" in endpoint.address else "v4" for endpoint in ready)
     protocol = ir.Protocol.HTTP2 if protocols & _HTTP2 else ir.Protocol.HTTP1
-    return Resolved(tuple(sorted(found)), protocol, max(pods_by_family.values(), default=0))
+    return Resolved(tuple(sorted(ready or draining)), protocol, max(replicas.values(), default=0))
 
 
 def parse_service(obj: Mapping[str, Any]) -> Parsed[Service] | Invalid:
@@ -173,12 +196,14 @@ def parse_service(obj: Mapping[str, Any]) -> Parsed[Service] | Invalid:
         for index, port in reader.mappings("spec.ports")
     )
     spec = reader.mapping("spec")
+    selector = reader.mapping("spec.selector")
     service = Service(
         reader.key,
         ports,
-        selector=reader.mapping("spec.selector"),
+        selector=selector,
         type=reader.text(spec.get("type"), "spec.type") or "ClusterIP",
         cluster_ip=reader.text(spec.get("clusterIP"), "spec.clusterIP"),
+        taken=not selector and SELECTOR_ANNOTATION in reader.mapping("metadata.annotations"),
     )
     return reader.result(service)
 
@@ -186,7 +211,8 @@ def parse_service(obj: Mapping[str, Any]) -> Parsed[Service] | Invalid:
 def parse_endpoint_slice(obj: Mapping[str, Any]) -> Parsed[EndpointSlice] | Invalid:
     """An EndpointSlice from its decoded manifest."""
     reader = _Reader(obj)
-    name = reader.mapping("metadata.labels").get(SERVICE_LABEL)
+    labels = reader.mapping("metadata.labels")
+    name = labels.get(SERVICE_LABEL)
     if not isinstance(name, str) or not name:
         reader.problem(f"metadata.labels[{SERVICE_LABEL}]", "is required: it names the Service")
     ports = tuple(
@@ -201,7 +227,8 @@ def parse_endpoint_slice(obj: Mapping[str, Any]) -> Parsed[EndpointSlice] | Inva
     if family not in ("IPv4", "IPv6", "FQDN"):
         reader.problem("addressType", "must be IPv4, IPv6 or FQDN")
     endpoints = tuple(_endpoint(reader, family, index, each) for index, each in reader.mappings("endpoints"))
-    return reader.result(EndpointSlice(reader.key, f"{reader.namespace}/{name}", family, ports, endpoints))
+    manager = str(labels.get(MANAGED_BY_LABEL) or "")
+    return reader.result(EndpointSlice(reader.key, f"{reader.namespace}/{name}", family, ports, endpoints, manager))
 
 
 def _endpoint(reader: _Reader, family: str, index: int, obj: Mapping[str, Any]) -> SliceEndpoint:
