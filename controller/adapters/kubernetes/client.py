@@ -1,0 +1,313 @@
+"""Shell: requests to the Kubernetes API.
+
+The official client finds the API server and the credentials; what it makes of answers is passed by, since its model
+classes cost 140-400 us an object. Everything here is bytes or plain JSON values.
+
+Nothing is retried here, but once where credentials are refused, with them read anew: tokens and certificates are
+rotated, exec plugins have to be run again. All else is the caller's, who knows whether it is still wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import msgspec
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
+
+from controller import __version__
+from controller.objects import MANAGER
+
+JSON = "application/json"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""`accept` for an object, or a watch of them, without spec and status; lists have METADATA_LIST."""
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+AT_ONCE = 16
+"""Requests on their way at once, watches aside. What we may ask for beyond that is the API server's to say, by its
+priority and fairness; a rate limit of ours would only hold up the one request that matters.
+"""
+RELOAD_PAUSE_S = 10.0
+"""Credentials that were refused are read anew at most this often."""
+
+_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_CONNECT_S = 10.0
+_DEAD_AFTER_S = 30
+"""A peer that answers no TCP keepalive for this long is gone: a watch would not notice otherwise."""
+_WORDS_MAX = 500
+
+
+class ApiError(Exception):
+    """A request that failed. `status` 0: the API server could not be reached, or did not answer in time.
+
+    `reason`: Kubernetes' own CamelCase word ('NotFound', 'Conflict', 'Expired'). `message`: its sentence.
+    """
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}" if message else reason)
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class ConnectError(Exception):
+    """Where the API server is, or who we are there, cannot be told; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """`configuration`: the library's. `namespace`: the one we are in, or that the kubeconfig's context names."""
+
+    configuration: Configuration
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    timeout_s: float
+    body: object = None
+
+
+def path_of(group_version: str, plural: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
+    """The path of a resource: path_of('apps/v1', 'deployments', 'shop') -> '/apis/apps/v1/namespaces/shop/deployments'.
+
+    No namespace: of all namespaces, or of a kind that has none.
+    """
+    root = "apis" if "/" in group_version else "api"
+    parts = [root, group_version, *(("namespaces", quote(namespace)) if namespace else ()), plural]
+    return "/" + "/".join([*parts, *(quote(part) for part in (name, subresource) if part)])
+
+
+class Cluster:
+    """A Kubernetes API server, as one user. `namespace`: the one we run in, or that the kubeconfig's context names."""
+
+    def __init__(self, access: _Access, load: Callable[[], Awaitable[_Access]]) -> None:
+        self._load = load
+        self._configuration = access.configuration
+        self.namespace = access.namespace
+        self._rest = _Rest(access.configuration)
+        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._loading = asyncio.Lock()
+        self._loaded_at_s = float("-inf")
+
+    @classmethod
+    async def connect(cls, kubeconfig: Path | None = None, context: str | None = None) -> Cluster:
+        """Without `kubeconfig`: as the pod's service account if this is a pod, else by KUBECONFIG or ~/.kube/config.
+
+        Sends nothing yet. Raises ConnectError.
+        """
+        load = partial(_load, kubeconfig, context)
+        return cls(await load(), load)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+        timeout_s: float = 30.0,
+    ) -> bytes:
+        """The answer's body. `body`: plain JSON values. Raises ApiError."""
+        headers = {"Accept": accept, "Content-Type": content_type}
+        request = _Request(method, path, query or {}, headers, timeout_s, body)
+        async with self._slots, self._exchange(request) as response:
+            return await response.read()
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        return _decoded(await self.request("GET", path, query=query))
+
+    async def create(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        return _decoded(await self.request("POST", path, query=_BY_US, body=body))
+
+    async def json_patch(self, path: str, operations: list[dict[str, Any]]) -> dict[str, Any]:
+        kind = "application/json-patch+json"
+        return _decoded(await self.request("PATCH", path, query=_BY_US, body=operations, content_type=kind))
+
+    async def merge_patch(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        kind = "application/merge-patch+json"
+        return _decoded(await self.request("PATCH", path, query=_BY_US, body=body, content_type=kind))
+
+    async def apply(
+        self, path: str, body: Mapping[str, object], *, manager: str = MANAGER, force: bool = True
+    ) -> dict[str, Any]:
+        """Server-side apply: `body` is everything that `manager` wants to own there."""
+        query = {"fieldManager": manager, "force": "true" if force else "false"}
+        kind = "application/apply-patch+yaml"
+        return _decoded(await self.request("PATCH", path, query=query, body=body, content_type=kind))
+
+    async def delete(self, path: str, *, uid: str | None = None) -> None:
+        """It is well if there is none. With `uid` only that very object; another of its name raises 'Conflict'."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}} if uid else None
+        try:
+            await self.request("DELETE", path, body=options)
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+
+    async def watch(self, path: str, query: Mapping[str, str], *, accept: str = JSON) -> AsyncIterator[bytes]:
+        """One event's JSON after the other, until the server ends it. Raises ApiError, also where it breaks off.
+
+        `query` has timeoutSeconds: a server that does not keep to it is left a while after.
+        """
+        timeout_s = float(query["timeoutSeconds"]) + _DEAD_AFTER_S
+        request = _Request("GET", path, {**query, "watch": "true"}, {"Accept": accept}, timeout_s)
+        async with self._exchange(request) as response:
+            begun = b""
+            async for chunk in response.content.iter_any():
+                *lines, begun = (begun + chunk).split(b"\n")
+                for line in lines:
+                    yield line
+
+    async def close(self) -> None:
+        await self._rest.close()
+
+    @asynccontextmanager
+    async def _exchange(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A good answer, its body still to be read. Raises ApiError, and makes one of what fails while it is read."""
+        try:
+            async with await self._send(request) as response:
+                if response.status >= HTTPStatus.BAD_REQUEST:
+                    raise _refusal(response.status, await response.read())
+                yield response
+        except TimeoutError:
+            raise ApiError(0, "Timeout", f"no answer from the API server within {request.timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            words = str(error) or type(error).__name__
+            raise ApiError(0, "Unreachable", f"the API server cannot be reached: {words}") from error
+        except (ConfigException, ConnectError) as error:
+            raise ApiError(0, "Credentials", str(error)) from error
+
+    async def _send(self, request: _Request) -> aiohttp.ClientResponse:
+        """The answer to a request, or to its repetition with new credentials."""
+        rest = self._rest
+        response = await self._send_once(request)
+        if not self._refused(response.status) or not await self._reload(rest):
+            return response
+        response.release()
+        return await self._send_once(request)
+
+    async def _send_once(self, request: _Request) -> aiohttp.ClientResponse:
+        headers = {**request.headers, "User-Agent": f"{MANAGER}/{__version__}"}
+        if token := await self._configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = token
+        path = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
+        answer = await self._rest.request(
+            request.method,
+            self._configuration.host + path,
+            headers=headers,
+            body=request.body,
+            _request_timeout=aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=_CONNECT_S),
+        )
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+    def _refused(self, status: int) -> bool:
+        """Whether our credentials are, or we had none: an exec plugin that failed leaves us anonymous."""
+        anonymous = not (self._configuration.api_key or self._configuration.cert_file)
+        return status == HTTPStatus.UNAUTHORIZED or (status == HTTPStatus.FORBIDDEN and anonymous)
+
+    async def _reload(self, refused: RESTClientObject) -> bool:
+        """Whether there are other credentials than those that `refused` went with."""
+        async with self._loading:
+            if self._rest is not refused:
+                return True
+            if time.monotonic() < self._loaded_at_s + RELOAD_PAUSE_S:
+                return False
+            self._loaded_at_s = time.monotonic()
+            self._configuration = (await self._load()).configuration
+            self._rest = _Rest(self._configuration)
+        await refused.close()
+        return True
+
+
+class _Rest(RESTClientObject):  # type: ignore[misc] # not typed
+    """The library's session, without its limit of connections: each watch has one for itself."""
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, socket_factory=_socket)
+
+
+_BY_US = {"fieldManager": MANAGER}
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, *_ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", _DEAD_AFTER_S // 2),
+        ("TCP_KEEPINTVL", _DEAD_AFTER_S // 6),
+        ("TCP_KEEPCNT", 3),
+    ):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return sock
+
+
+async def _load(kubeconfig: Path | None, context: str | None) -> _Access:
+    try:
+        if kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            return _load_in_pod()
+        files = str(kubeconfig or os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+        if not any(map(os.path.isfile, files.split(os.pathsep))):
+            raise ConnectError(f"there is no kubeconfig at {files}, and this is no pod")
+        configuration = Configuration()
+        loader = await load_kube_config(files, context, configuration, persist_config=False)
+        return _Access(configuration, loader.current_context["context"].get("namespace") or "default")
+    except (ConfigException, OSError, ValueError, YAMLError) as error:
+        raise ConnectError(str(error)) from error
+
+
+def _load_in_pod() -> _Access:
+    configuration = Configuration()
+    load_incluster_config(configuration)
+    return _Access(configuration, _NAMESPACE_FILE.read_text().strip())
+
+
+def _decoded(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise ApiError(0, "BadAnswer", f"the answer is no JSON object: {error}") from error
+
+
+class _Status(msgspec.Struct):
+    reason: str = ""
+    message: str = ""
+
+
+def _refusal(status: int, body: bytes) -> ApiError:
+    """The server's words; a proxy in front of it has none of its kind."""
+    try:
+        said = msgspec.json.decode(body, type=_Status)
+    except msgspec.DecodeError:
+        said = _Status(message=body.decode(errors="replace"))
+    return ApiError(status, said.reason or _word(status), said.message[:_WORDS_MAX].strip())
+
+
+def _word(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase.title().replace(" ", "")
+    except ValueError:
+        return f"Http{status}"
