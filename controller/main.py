@@ -171,6 +171,8 @@ class Runtime:
                 self.prometheus.watch(query)
             case ScrapeQuery() as query:
                 self.scraper.watch(query, effect.targets)
+            case _:
+                pass  # outside a cluster nothing asks its metrics APIs
 
     def _unwatch(self, effect: events.Unwatch) -> None:
         match effect.query:
@@ -178,6 +180,8 @@ class Runtime:
                 self.prometheus.unwatch(query)
             case ScrapeQuery() as query:
                 self.scraper.unwatch(query)
+            case _:
+                pass
 
     def _announce(self, effect: events.Announce) -> None:
         record = self.engine.records.get(effect.model)

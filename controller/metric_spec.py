@@ -1,12 +1,13 @@
 """Pure: autoscaling/v2 MetricSpec: the form in which HorizontalPodAutoscalers, and we, name a metric and its target.
 
 Stricter than the CRD's schema, as the Kubernetes API server is: exactly the member that a type names, and a positive
-target.
+target. `source` is ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal
 
@@ -16,6 +17,24 @@ from controller.parsing import ApiModel, Int, SharedModel, Text
 from controller.quantity import parse_quantity
 
 TargetType = Literal["Utilization", "Value", "AverageValue"]
+
+
+class Source(StrEnum):
+    """Where a metric comes from: the cluster's metrics APIs, Prometheus, or the endpoints of the model's Service."""
+
+    KUBERNETES = "kubernetes"
+    PROMETHEUS = "prometheus"
+    ENDPOINTS = "endpoints"
+
+
+SOURCES = {
+    "Resource": (Source.KUBERNETES,),
+    "ContainerResource": (Source.KUBERNETES,),
+    "Pods": (Source.KUBERNETES, Source.ENDPOINTS),
+    "Object": (Source.KUBERNETES,),
+    "External": tuple(Source),
+}
+"""Who can answer a metric, by its type."""
 
 
 def _positive_quantity(value: object) -> Fraction:
@@ -133,9 +152,10 @@ class ExternalMetric(_Source):
 
 
 class MetricSpec(ApiModel):
-    """A metric: exactly the member that `type` names is set."""
+    """A metric: exactly the member that `type` names is set. `source` absent: as metricInformer.type says."""
 
     type: Literal["Resource", "ContainerResource", "Pods", "Object", "External"]
+    source: Source | None = None
     resource: ResourceMetric | None = None
     container_resource: ContainerResourceMetric | None = None
     pods: PodsMetric | None = None
@@ -156,4 +176,6 @@ class MetricSpec(ApiModel):
             raise ValueError(f"type {self.type} needs {wanted}")
         if others := [name for name, member in members.values() if member is not None]:
             raise ValueError(f"type {self.type} takes only {wanted}; remove {' and '.join(others)}")
+        if self.source is not None and self.source not in SOURCES[self.type]:
+            raise ValueError(f"type {self.type} takes source {' or '.join(SOURCES[self.type])}, not {self.source}")
         return self

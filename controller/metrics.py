@@ -3,10 +3,12 @@
 What cannot be known is `Unknown`, with a reason, never a guess and never an exception: silence moves no traffic, so a
 wrong number is worse than none. The rules are the HorizontalPodAutoscaler's as far as it has one:
 
-- An External metric that is several series is their sum. With an AverageValue target the sum is divided by the ready
-  replicas.
-- A Pods metric is the average over the endpoints that answered. Those that did not are taken to be like the others, so
-  they neither raise nor lower it; a restarting pod must not look like an idle one.
+- An External metric that is several series is their sum. With an AverageValue target the sum, or the value of an
+  Object metric, is divided by the ready replicas.
+- Metrics of pods that come from a cluster's APIs are judged where they are put together (`kube_metrics`), since what a
+  pod without a sample may use depends on the target.
+- A Pods metric from endpoints is the average over those that answered. Those that did not are taken to be like the
+  others, so they neither raise nor lower it; a restarting pod must not look like an idle one.
 - A sum over endpoints is unknown while one of them is, because a part of a sum looks like calm.
 
 Targets are exact (500m is one half) and are rounded once, as the value itself was when it was written down: 0.3 has
@@ -21,15 +23,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from controller.api import MetricIdentifier, MetricSpec, MetricTarget, ModelDeployment
-from controller.selector import Matcher, is_metric_name, matchers_of, promql
-
-
-class Source(StrEnum):
-    """Where External metrics come from: settings' metricInformer.type."""
-
-    KUBERNETES = "kubernetes"
-    PROMETHEUS = "prometheus"
-    ENDPOINTS = "endpoints"
+from controller.metric_spec import Source
+from controller.objects import Workload
+from controller.selector import Matcher, api_selector, is_metric_name, matchers_of, promql
 
 
 class Fold(StrEnum):
@@ -60,14 +56,63 @@ class ScrapeQuery:
     fold: Fold = Fold.AVERAGE
 
 
-Query = PromQuery | ScrapeQuery
+@dataclass(frozen=True, slots=True)
+class ResourceQuery:
+    """What pods use of a resource (metrics.k8s.io). `selector`: of the pods, in the API's text form. `container`: the
+    one that counts, None: all.
+    """
+
+    namespace: str
+    selector: str
+    resource: str
+    container: str | None
+    target: MetricTarget
+
+
+@dataclass(frozen=True, slots=True)
+class PodsQuery:
+    """A metric that pods have (custom.metrics.k8s.io). Both selectors are in the API's text form, '' for none."""
+
+    namespace: str
+    selector: str
+    metric: str
+    metric_selector: str
+    target: MetricTarget
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectQuery:
+    """A metric that an object has (custom.metrics.k8s.io). `group`: the object's API group, '' for the core."""
+
+    namespace: str
+    group: str
+    kind: str
+    name: str
+    metric: str
+    metric_selector: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalQuery:
+    """A metric that has nothing to do with the cluster's objects (external.metrics.k8s.io), all its series summed."""
+
+    namespace: str
+    metric: str
+    metric_selector: str
+
+
+ApiQuery = ResourceQuery | PodsQuery | ObjectQuery | ExternalQuery
+"""What a cluster's metrics APIs answer."""
+
+Query = PromQuery | ScrapeQuery | ApiQuery
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A finite number."""
+    """A finite number. `ratio`: value / target, from a source that judged it."""
 
     value: float
+    ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +126,36 @@ class Unknown:
 Reading = Value | Unknown
 
 
-def query_for(metric: MetricSpec, model: ModelDeployment, source: Source) -> Query | Unknown:
-    """The query that answers this metric of this model. `source` is for External metrics only."""
+def query_for(
+    metric: MetricSpec, model: ModelDeployment, source: Source, workload: Workload | str | None = None
+) -> Query | Unknown:
+    """The query that answers this metric of this model.
+
+    `source`: of metrics that do not name theirs. `workload`: what runs the model, or why that is not known; None: there
+    is no cluster. Without one, a Pods metric that does not name its source comes from endpoints.
+    """
+    source = metric.source or source
+    if metric.external is not None and source is Source.PROMETHEUS:
+        return _prometheus(metric.external.metric)
+    if metric.external is not None and source is Source.ENDPOINTS:
+        return _scrape(metric.external.metric, model, Fold.SUM)
     if metric.pods is not None:
-        return _scrape(metric.pods.metric, model, Fold.AVERAGE)
-    if metric.external is None:
-        return Unknown(
-            "NoSource",
-            f"{metric.type} metrics come from a cluster's metrics API, and there is none here; "
-            "use a Pods metric, or an External one from Prometheus",
+        has_api = workload is not None or metric.source is not None
+        if source is not Source.KUBERNETES or not has_api:
+            return _scrape(metric.pods.metric, model, Fold.AVERAGE)
+    if workload is None:
+        remedy = (
+            "use source prometheus or endpoints (metricInformer.type, or the metric's own)"
+            if metric.external
+            else "use a Pods metric from endpoints, or an External one from Prometheus"
         )
-    match source:
-        case Source.PROMETHEUS:
-            return _prometheus(metric.external.metric)
-        case Source.ENDPOINTS:
-            return _scrape(metric.external.metric, model, Fold.SUM)
-        case Source.KUBERNETES:
-            return Unknown(
-                "NoSource",
-                "External metrics come from a cluster's metrics API, and there is none here; "
-                "set metricInformer.type to prometheus or endpoints",
-            )
+        return Unknown(
+            "NoSource", f"{metric.type} metrics come from a cluster's metrics API, and there is none here; {remedy}"
+        )
+    try:
+        return _from_cluster(metric, model.metadata.namespace, workload)
+    except ValueError as error:
+        return Unknown("BadName", str(error))
 
 
 def target_of(metric: MetricSpec) -> MetricTarget:
@@ -114,13 +168,15 @@ def ratio(metric: MetricSpec, reading: Reading, ready_replicas: int | None) -> R
     """value / target: 1 or more means reached. `ready_replicas`: local ones, None while that is not known."""
     if isinstance(reading, Unknown):
         return reading
+    if reading.ratio is not None:
+        return number(reading.ratio)
     target = target_of(metric)
     wanted = target.value if target.value is not None else target.average_value
     if wanted is None:
         return Unknown(
             "NoSource", "utilization can only be told by a cluster's metrics API; use an AverageValue target"
         )
-    if target.value is None and metric.external is not None:
+    if target.value is None and (metric.external or metric.object):
         if not ready_replicas:
             why = "how many replicas are ready is not known" if ready_replicas is None else "no replica is ready"
             return Unknown("NoReadyReplicas", f"an average over replicas is asked for, but {why}")
@@ -172,6 +228,45 @@ def fold(readings: Sequence[Reading], how: Fold) -> Reading:
     return number(total if how is Fold.SUM else total / len(values))
 
 
+def _from_cluster(metric: MetricSpec, namespace: str, workload: Workload | str) -> ApiQuery | Unknown:
+    """Raises ValueError for names that would mean something else in a path or in a selector."""
+    if metric.external is not None:
+        return ExternalQuery(namespace, *_identified(metric.external.metric))
+    if metric.object is not None:
+        described = metric.object.described_object
+        group, has_group, _ = (described.api_version or "").rpartition("/")
+        return ObjectQuery(
+            namespace,
+            _segment(group) if has_group else "",
+            described.kind,
+            _segment(described.name),
+            *_identified(metric.object.metric),
+        )
+    if isinstance(workload, str):
+        return Unknown("NoWorkload", workload)
+    if not workload.selector:
+        return Unknown("NoSelector", f"{workload.kind} {workload.key} has no selector, so its pods are not known")
+    namespace = workload.key.partition("/")[0]
+    if metric.pods is not None:
+        return PodsQuery(namespace, workload.selector, *_identified(metric.pods.metric), metric.pods.target)
+    container = metric.container_resource.container if metric.container_resource else None
+    named = metric.resource or metric.container_resource
+    assert named is not None, "a MetricSpec always has the member that its type names"
+    return ResourceQuery(namespace, workload.selector, named.name, container, named.target)
+
+
+def _identified(metric: MetricIdentifier) -> tuple[str, str]:
+    """Its name and its selector, as the API takes them."""
+    return _segment(metric.name), api_selector(metric.selector)
+
+
+def _segment(name: str) -> str:
+    """A name that is one part of a path and stays one, as Kubernetes asks of all names."""
+    if name in (".", "..") or "/" in name or "%" in name:
+        raise ValueError(f"{name!r} cannot be part of a path, so the cluster's metrics APIs have no such thing")
+    return name
+
+
 def _prometheus(metric: MetricIdentifier) -> Query | Unknown:
     matchers = matchers_of(metric.selector)
     if is_metric_name(metric.name):
@@ -219,11 +314,16 @@ def _number_in(text: str) -> Reading:
 
 
 __all__ = [
+    "ApiQuery",
+    "ExternalQuery",
     "Fold",
     "Matcher",
+    "ObjectQuery",
+    "PodsQuery",
     "PromQuery",
     "Query",
     "Reading",
+    "ResourceQuery",
     "ScrapeQuery",
     "Source",
     "Unknown",

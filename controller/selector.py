@@ -1,4 +1,4 @@
-"""Pure: which series of a metric are meant, as PromQL and as a test on labels.
+"""Pure: which series of a metric are meant, as PromQL, as a test on labels, and in the Kubernetes API's text form.
 
 As in Prometheus, a label that a series does not have equals the empty string. Values are always literal: nothing a user
 writes in a label selector is ever read as a regular expression or as PromQL.
@@ -15,6 +15,8 @@ from controller.api import LabelSelector, LabelSelectorRequirement
 _NAME = re.compile(r"[^\W\d][\w:.]*|:[\w:.]*")
 _CLASSIC_METRIC = re.compile(r"[A-Za-z_:][A-Za-z0-9_:]*")
 _CLASSIC_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][-\w./]*", re.ASCII)
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
 _REGEX_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
@@ -53,6 +55,18 @@ def promql(metric: str, matchers: Iterable[Matcher]) -> str:
     return f"{metric}{{{','.join(parts)}}}" if parts else metric
 
 
+def api_selector(selector: LabelSelector | None) -> str:
+    """The Kubernetes API's text form, '' for all; equal selectors give equal texts.
+
+    Raises ValueError for what is no label, as the API would: 'a,b=c' would be read as two.
+    """
+    if selector is None:
+        return ""
+    parts = {_requirement(key, "=", (value,)) for key, value in selector.match_labels.items()}
+    parts |= {_requirement(each.key, each.operator, each.values) for each in selector.match_expressions}
+    return ",".join(sorted(parts))
+
+
 def quoted(text: str) -> str:
     """A string as PromQL and the text format write it."""
     return f'"{text.translate(_ESCAPES)}"'
@@ -69,6 +83,25 @@ def _matcher(requirement: LabelSelectorRequirement) -> Matcher:
             return Matcher(requirement.key, ("",), negated=True)
         case "DoesNotExist":
             return Matcher(requirement.key, ("",))
+
+
+def _requirement(key: str, operator: str, values: Iterable[str]) -> str:
+    if not _LABEL_KEY.fullmatch(key):
+        raise ValueError(f"{key!r} cannot be the name of a label")
+    if wrong := next((value for value in values if not _LABEL_VALUE.fullmatch(value)), None):
+        raise ValueError(f"{wrong!r} cannot be the value of label {key}")
+    listed = ",".join(sorted(set(values)))
+    match operator:
+        case "In":
+            return f"{key} in ({listed})"
+        case "NotIn":
+            return f"{key} notin ({listed})"
+        case "Exists":
+            return key
+        case "DoesNotExist":
+            return f"!{key}"
+        case _:
+            return f"{key}={listed}"
 
 
 def _label_name(name: str) -> str:

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from controller.events import Observed
 from controller.metrics import PromQuery, Query, Reading, ScrapeQuery, Value, fold, read_prometheus
-from controller.simulate.expression import Scrape, parse
+from controller.simulate.expression import ExpressionError, Scrape, parse
 from controller.simulate.plant import Plant, Replica
 
 
@@ -69,7 +69,13 @@ class Sampling:
 
 def metrics_in(query: Query) -> frozenset[str]:
     """The metrics that a query needs. Raises ExpressionError if it cannot be simulated."""
-    return frozenset({query.metric}) if isinstance(query, ScrapeQuery) else parse(query.promql).metrics
+    match query:
+        case ScrapeQuery(metric=metric):
+            return frozenset({metric})
+        case PromQuery(promql=promql):
+            return parse(promql).metrics
+        case _:
+            raise ExpressionError("a simulated world has no metrics APIs")
 
 
 class Meter:
@@ -94,6 +100,7 @@ class Meter:
             self._answers[query] = self._asked(query)
             first_s = now_s
         else:
+            assert isinstance(query, PromQuery), "metrics_in refuses all others"
             self._answers[query] = self._from_prometheus(query)
             first_s = now_s + self._sampling.prometheus_s / 2
             self._scrape_at_s = min(self._scrape_at_s, now_s)

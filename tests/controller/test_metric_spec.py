@@ -9,6 +9,7 @@ import pytest
 
 from controller import api
 from controller.api import Invalid
+from controller.metric_spec import Source
 from tests.controller.manifests import EXTERNAL, Json, model_from, model_manifest
 
 METRIC = "spec.offloadingConfig.metrics[0]"
@@ -62,10 +63,24 @@ def test_every_type_of_metric_is_read_exactly() -> None:
          ".external.target", "type Value takes only value; remove averageValue"),
         ({"type": "Pods", "pods": {"metric": {"name": "m"}, "target": {"type": "Value", "value": 1}}}, ".pods",
          "target.type must be AverageValue here, not Value"),
+        ({**EXTERNAL, "source": "thermometer"}, ".source",
+         "must be 'kubernetes', 'prometheus' or 'endpoints', not 'thermometer'"),
+        ({"type": "Pods", "source": "prometheus",
+          "pods": {"metric": {"name": "m"}, "target": {"type": "AverageValue", "averageValue": 1}}}, "",
+         "type Pods takes source kubernetes or endpoints, not prometheus"),
+        ({"type": "Resource", "source": "endpoints",
+          "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}, "",
+         "type Resource takes source kubernetes, not endpoints"),
     ],
 )  # fmt: skip
 def test_a_bad_metric_is_named_with_a_reason(metric: Json, field: str, words: str) -> None:
     assert words in problems(model_manifest(metrics=[metric]))[METRIC + field]
+
+
+@pytest.mark.parametrize("source", [None, *Source])
+def test_a_metric_may_name_its_source(source: Source | None) -> None:
+    manifest = model_manifest(metrics=[{**EXTERNAL, "source": source and source.value}])
+    assert model_from(manifest).spec.offloading_config.metrics[0].source is source
 
 
 def test_a_target_nested_in_its_metric_is_told_where_to_go() -> None:

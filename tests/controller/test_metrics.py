@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 
 from controller.api import MetricSpec, ModelDeployment
 from controller.metrics import (
+    ExternalQuery,
     Fold,
+    ObjectQuery,
+    PodsQuery,
     PromQuery,
     Query,
     Reading,
+    ResourceQuery,
     ScrapeQuery,
     Source,
     Unknown,
@@ -26,10 +30,12 @@ from controller.metrics import (
     read_prometheus,
     target_of,
 )
+from controller.objects import Workload
 from controller.selector import Matcher
 from tests.controller.manifests import Json, model, model_from, model_manifest
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
+WORKLOAD = Workload("Deployment", "models/llama", "app=llama")
 
 
 def external(name: str = "m", target: Json | None = None, **selector: Any) -> MetricSpec:
@@ -53,13 +59,17 @@ def container_resource(**target: Any) -> MetricSpec:
     return MetricSpec.model_validate({"type": "ContainerResource", "containerResource": member})
 
 
-def on_object() -> MetricSpec:
+def on_object(target: Json | None = None, name: str = "main", **described: Any) -> MetricSpec:
     member = {
-        "describedObject": {"kind": "Ingress", "name": "main"},
-        "metric": {"name": "requests"},
-        "target": {"type": "Value", "value": "10"},
+        "describedObject": {"kind": "Ingress", "name": name, **described},
+        "metric": {"name": "requests", "selector": {"matchLabels": {"code": "200"}}},
+        "target": target or {"type": "Value", "value": "10"},
     }
     return MetricSpec.model_validate({"type": "Object", "object": member})
+
+
+def from_source(metric: MetricSpec, source: Source) -> MetricSpec:
+    return metric.model_copy(update={"source": source})
 
 
 def model_with(**spec: Any) -> ModelDeployment:
@@ -156,6 +166,103 @@ def test_an_external_metric_from_a_cluster_that_is_not_there_names_the_setting()
     assert "metricInformer.type" in query.message
 
 
+# Queries in a cluster
+
+
+def test_a_metrics_own_source_counts_more_than_the_setting() -> None:
+    here = query_for(from_source(external("m"), Source.PROMETHEUS), model(), Source.KUBERNETES, WORKLOAD)
+    there = query_for(from_source(external("m"), Source.KUBERNETES), model(), Source.PROMETHEUS, WORKLOAD)
+    direct = query_for(from_source(pods("m"), Source.ENDPOINTS), model(), Source.KUBERNETES, WORKLOAD)
+
+    assert here == PromQuery("m")
+    assert there == ExternalQuery("default", "m", "")
+    assert direct == ScrapeQuery("default/llama", 80, "m", (), Fold.AVERAGE)
+
+
+@pytest.mark.parametrize("source", Source)
+def test_a_resource_comes_from_the_cluster_whatever_the_setting(source: Source) -> None:
+    spec = resource(type="Utilization", averageUtilization=80)
+    assert query_for(spec, model(), source, WORKLOAD) == ResourceQuery(
+        "models", "app=llama", "cpu", None, target_of(spec)
+    )
+
+
+def test_of_a_container_resource_the_container_counts() -> None:
+    spec = container_resource(type="AverageValue", averageValue="500m")
+    query = query_for(spec, model(), Source.KUBERNETES, WORKLOAD)
+    assert query == ResourceQuery("models", "app=llama", "cpu", "main", target_of(spec))
+
+
+def test_a_pods_metric_of_a_cluster_is_asked_of_the_workloads_pods() -> None:
+    spec = pods("running", matchLabels={"lora": "none"}, matchExpressions=[{"key": "engine", "operator": "Exists"}])
+    query = query_for(spec, model(), Source.KUBERNETES, WORKLOAD)
+    assert query == PodsQuery("models", "app=llama", "running", "engine,lora=none", target_of(spec))
+
+
+def test_a_pods_metric_comes_from_endpoints_where_prometheus_answers_the_rest() -> None:
+    assert isinstance(query_for(pods(), model(), Source.PROMETHEUS, WORKLOAD), ScrapeQuery)
+
+
+@pytest.mark.parametrize(
+    ("api_version", "group"),
+    [("networking.k8s.io/v1", "networking.k8s.io"), ("v1", ""), (None, "")],
+)
+def test_an_object_is_known_by_its_group_and_stands_in_the_models_namespace(
+    api_version: str | None, group: str
+) -> None:
+    query = query_for(on_object(apiVersion=api_version), model_with(), Source.KUBERNETES, WORKLOAD)
+    assert query == ObjectQuery("prod", group, "Ingress", "main", "requests", "code=200")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        resource(type="Utilization", averageUtilization=80),
+        container_resource(type="AverageValue", averageValue="500m"),
+        pods(),
+    ],
+    ids=["Resource", "ContainerResource", "Pods"],
+)
+def test_metrics_of_pods_wait_for_the_workload_and_say_so(spec: MetricSpec) -> None:
+    why = "Deployment models/llama does not exist"
+    assert query_for(spec, model(), Source.KUBERNETES, why) == Unknown("NoWorkload", why)
+    everything = query_for(spec, model(), Source.KUBERNETES, Workload("Deployment", "models/llama"))
+    assert reason(everything) == "NoSelector"
+
+
+def test_metrics_of_other_things_do_not_wait_for_the_workload() -> None:
+    for spec, expected in ((external(), ExternalQuery), (on_object(), ObjectQuery)):
+        assert isinstance(query_for(spec, model(), Source.KUBERNETES, "there is none"), expected)
+
+
+@pytest.mark.parametrize("name", [".", "..", "../../../../api/v1/namespaces/kube-system/secrets", "a%2Fb"])
+@pytest.mark.parametrize("make", [external, pods, lambda name: on_object(name=name)], ids=["metric", "pods", "object"])
+def test_a_name_that_would_lead_elsewhere_in_the_api_is_never_asked(name: str, make: Any) -> None:
+    query = query_for(make(name), model(), Source.KUBERNETES, WORKLOAD)
+    assert reason(query) == "BadName"
+
+
+def test_a_group_that_would_lead_elsewhere_in_the_api_is_never_asked() -> None:
+    spec = on_object(apiVersion="../api/v1")
+    assert reason(query_for(spec, model(), Source.KUBERNETES, WORKLOAD)) == "BadName"
+
+
+def test_a_label_that_would_be_read_as_two_is_never_asked() -> None:
+    query = query_for(external("m", matchLabels={"a": "1,b=2"}), model(), Source.KUBERNETES, WORKLOAD)
+    assert reason(query) == "BadName"
+    assert isinstance(query, Unknown)
+    assert "label a" in query.message
+
+
+def test_models_of_one_workload_share_a_query_if_their_targets_are_equal() -> None:
+    def query(name: str, percent: int) -> object:
+        spec = resource(type="Utilization", averageUtilization=percent)
+        return query_for(spec, model(name), Source.KUBERNETES, WORKLOAD)
+
+    assert len({query("one", 80), query("two", 80)}) == 1
+    assert len({query("one", 80), query("two", 70)}) == 2
+
+
 def test_equal_metrics_of_two_models_share_a_query() -> None:
     queries = {
         query_for(external("m", matchLabels={"b": "1", "a": "2"}), model("one"), Source.PROMETHEUS),
@@ -195,6 +302,18 @@ def test_defect_13_an_external_average_is_divided_by_the_ready_replicas_once() -
     spec = external(target={"type": "AverageValue", "averageValue": "100m"})
     assert ratio(spec, Value(0.3), 3) == Value(1.0)
     assert ratio(spec, Value(0.5), 1) == Value(5.0)
+
+
+def test_defect_13_an_average_over_an_objects_metric_is_divided_by_the_ready_replicas_once() -> None:
+    spec = on_object({"type": "AverageValue", "averageValue": "2"})
+    assert ratio(spec, Value(12), 3) == Value(2.0)
+    assert ratio(on_object({"type": "Value", "value": "6"}), Value(12), 3) == Value(2.0)
+
+
+def test_a_source_that_has_judged_is_believed() -> None:
+    spec = resource(type="Utilization", averageUtilization=80)
+    assert ratio(spec, Value(90, ratio=0.7), None) == Value(0.7)
+    assert reason(ratio(spec, Value(90, ratio=math.inf), None)) == "NotANumber"
 
 
 @pytest.mark.parametrize("replicas", [None, 0])

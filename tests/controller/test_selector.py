@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.api import LabelSelector
-from controller.selector import Matcher, is_metric_name, matchers_of, promql, quoted
+from controller.selector import Matcher, api_selector, is_metric_name, matchers_of, promql, quoted
 
 LABEL_NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 VALUES = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.text('\\"\n{}|.*a', max_size=6)
@@ -140,3 +140,44 @@ def test_match_labels_match_as_kubernetes_says(wanted: dict[str, str], labels: d
     expected = all(labels.get(name, "") == value for name, value in wanted.items())
 
     assert all(matcher.matches(labels) for matcher in matchers) is expected
+
+
+# The API's text form
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ""),
+        ({"match_labels": {"b": "2", "a": "1", "example.com/c_d": ""}}, "a=1,b=2,example.com/c_d="),
+        ({"match_expressions": [{"key": "k", "operator": "In", "values": ["y", "x", "y"]}]}, "k in (x,y)"),
+        ({"match_expressions": [{"key": "k", "operator": "NotIn", "values": ["x"]}]}, "k notin (x)"),
+        ({"match_expressions": [{"key": "k", "operator": "Exists"}]}, "k"),
+        ({"match_expressions": [{"key": "k", "operator": "DoesNotExist"}]}, "!k"),
+        (
+            {"match_labels": {"z": "1"}, "match_expressions": [{"key": "k", "operator": "Exists"}]},
+            "k,z=1",
+        ),
+    ],
+)
+def test_a_selector_has_one_text_for_the_api(fields: dict[str, object], expected: str) -> None:
+    assert api_selector(selector(**fields)) == expected
+
+
+def test_no_selector_has_no_text() -> None:
+    assert api_selector(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"match_labels": {"a": "1,b=2"}}, "'1,b=2' cannot be the value of label a"),
+        ({"match_labels": {"a,b": "1"}}, "'a,b' cannot be the name of a label"),
+        ({"match_labels": {"!a": "1"}}, "'!a' cannot be the name of a label"),
+        ({"match_expressions": [{"key": "a", "operator": "In", "values": ["ok", "b)"]}]}, "'b)' cannot be the value"),
+        ({"match_expressions": [{"key": "a", "operator": "In", "values": ["two words"]}]}, "cannot be the value"),
+    ],
+)
+def test_what_would_be_read_as_something_else_is_refused(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        api_selector(selector(**fields))
