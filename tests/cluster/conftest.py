@@ -1,0 +1,65 @@
+"""Fixtures of the tests that need Kubernetes; harness/ makes it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from controller.adapters.kubernetes.client import Cluster
+from tests.cluster.harness import control_plane as harness
+from tests.cluster.harness.api import wait_until
+from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.harness.paper_node import PaperNode
+from tests.cluster.harness.programs import build_missing
+
+_names = (f"test-{number}" for number in itertools.count(1))
+_TIMEOUT_S = 300  # the first test of a session also waits for the control plane, or the node, to start
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Builds the programs that are nowhere, before a clock runs: minutes, once."""
+    ours = [item for item in items if {"control_plane", "node"} & set(getattr(item, "fixturenames", ()))]
+    for item in ours:
+        if not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+    if ours and not config.option.collectonly:
+        capture = config.pluginmanager.getplugin("capturemanager")
+        with capture.global_and_fixture_disabled():
+            build_missing()
+
+
+@pytest.fixture(scope="session")
+def control_plane() -> Iterator[ControlPlane]:
+    """etcd, API server and controller manager, shared by all tests of a session."""
+    with harness.running() as plane:
+        yield plane
+
+
+@pytest_asyncio.fixture
+async def cluster(control_plane: ControlPlane) -> AsyncIterator[Cluster]:
+    """The product's client, as administrator, in the test's own loop."""
+    client = await Cluster.connect(control_plane.kubeconfig)
+    yield client
+    await client.close()
+
+
+@pytest.fixture(scope="session")
+def paper_node(control_plane: ControlPlane) -> PaperNode:
+    """Runs pods by hand, where there is no real node."""
+    return PaperNode(control_plane.api)
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """A fresh one; deleted afterwards without waiting for it."""
+    name = next(_names)
+    api = control_plane.api
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    path = f"/api/v1/namespaces/{name}"
+    wait_until(lambda: api.exists(f"{path}/serviceaccounts/default"), 60, f"pods can be created in {name}")
+    yield name
+    api.delete(f"{path}/pods", grace_s=0)  # nobody else ends pods of a paper node
+    api.delete(path)
