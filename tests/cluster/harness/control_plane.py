@@ -170,7 +170,7 @@ class ControlPlane:
             *("--service-account-signing-key-file", self._service_accounts),
             *("--kubelet-client-certificate", kubelet_client[0], "--kubelet-client-key", kubelet_client[1]),
             *("--kubelet-certificate-authority", self.ca, "--kubelet-preferred-address-types", "InternalIP"),
-            # Aggregated APIs. Without --enable-aggregator-routing, which refuses Services of type ExternalName, by which
+            # Aggregated APIs. Without --enable-aggregator-routing: it refuses Services of type ExternalName, by which
             # an APIService reaches a server of a test's.
             *("--requestheader-client-ca-file", self._requesters.certificate),
             *("--requestheader-allowed-names", "front-proxy", "--requestheader-username-headers", "X-Remote-User"),
