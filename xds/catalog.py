@@ -4,8 +4,8 @@ A route's resources are its own, except for the clusters of its backends, which 
 equal backend. Limits of all routes go in a few runtime layers. A secret is in the snapshot as long as a cluster there
 refers to it, so no gateway can get any other.
 
-A route that cannot be in force is refused whole, and its last good state stays. Hosts are unique: the second claimant
-is refused.
+A route that cannot be in force is refused whole, and its last good state stays. A host and a port belong to one route:
+the second claimant is refused.
 """
 
 from __future__ import annotations
@@ -39,11 +39,17 @@ class Plan:
     def required(self) -> AbstractSet[Key]:
         """The resources that a gateway must have before the route is whole there.
 
-        Limits are not, for they are in force as soon as they are read; nor is a RouteConfiguration without a scope,
-        since nothing leads a gateway to ask for it.
+        Limits are not, for they are in force as soon as they are read; nor is a RouteConfiguration without a scope or
+        a listener, since nothing leads a gateway to ask for it.
         """
         keys = self.resources.keys()
-        return keys if self.route.hosts else {key for key in keys if key[0] != ROUTE}
+        return keys if self.claims else {key for key in keys if key[0] != ROUTE}
+
+    @property
+    def claims(self) -> tuple[str | int, ...]:
+        """Where callers find the route: its hosts, and its own port."""
+        hosts, port = self.route.hosts, self.route.port
+        return hosts if port is None else (*hosts, port)
 
 
 class Catalog:
@@ -55,7 +61,8 @@ class Catalog:
         self._gateway = gateway
         self._users: dict[Key, tuple[str, ...] | set[str]] = {}
         """A tuple as long as there is one: that is nearly always so, and a set takes four times the memory."""
-        self._hosts: dict[str, str] = {}
+        self._holders: dict[str | int, str] = {}
+        """Who has a host or a port."""
         self._secrets: dict[str, Resource] = {}
         self._limits: list[dict[str, int]] = [{} for _ in range(LIMIT_LAYERS)]
         layers = (limits_resource(layer, {}) for layer in range(LIMIT_LAYERS))
@@ -68,7 +75,8 @@ class Catalog:
     def plan(self, route: ir.Route) -> Plan:
         """Translates a route, as far as it differs from what is in force."""
         before = self.plans.get(route.name)
-        own = route_resources(route, before.route, before.resources) if before else route_resources(route)
+        known = (before.route, before.resources) if before else ()
+        own = route_resources(route, self._gateway, *known)
         backends = dict.fromkeys(remote.backend for remote in route.remotes)
         shared = (backend_resource(each, self._gateway) for each in backends)
         return Plan(route, {each.key: each for each in (*own, *shared)})
@@ -83,7 +91,7 @@ class Catalog:
         while conflict := self._conflict(rest):
             name, reason = conflict
             refused[name] = reason
-            del rest[name]  # so it keeps the hosts it had, which may be in another's way
+            del rest[name]  # so it keeps what it had, which may be in another's way
         return refused
 
     def install(self, plans: Mapping[str, Plan | None]) -> frozenset[Key]:
@@ -139,14 +147,14 @@ class Catalog:
             self._release(key, name)
         for key in after - before:
             self._use(key, name)
-        for host in old.route.hosts if old else ():
-            if self._hosts.get(host) == name:
-                del self._hosts[host]
+        for claim in old.claims if old else ():
+            if self._holders.get(claim) == name:
+                del self._holders[claim]
         if plan is None:
             self.plans.pop(name, None)
         else:
             self.plans[name] = plan
-            self._hosts.update(dict.fromkeys(plan.route.hosts, name))
+            self._holders.update(dict.fromkeys(plan.claims, name))
 
     def _use(self, key: Key, name: str) -> None:
         users = self._users.get(key)
@@ -163,14 +171,16 @@ class Catalog:
             del self._users[key]
 
     def _conflict(self, plans: Mapping[str, Plan | None]) -> tuple[str, str] | None:
-        """A route whose host another one has, or claimed before, with the reason."""
-        claimed: dict[str, str] = {}
+        """A route with a claim on what another one has, or claimed before, with the reason."""
+        claimed: dict[str | int, str] = {}
         for name, plan in plans.items():
-            for host in plan.route.hosts if plan else ():
-                holder = self._hosts.get(host, name)
+            for claim in plan.claims if plan else ():
+                if claim == self._gateway.port:
+                    return name, f"port {claim} is where callers of all models arrive"
+                holder = self._holders.get(claim, name)
                 keeps = plans[holder] if holder in plans else self.plans.get(holder)
-                if holder == name or keeps is None or host not in keeps.route.hosts:
-                    holder = claimed.setdefault(host, name)
+                if holder == name or keeps is None or claim not in keeps.claims:
+                    holder = claimed.setdefault(claim, name)
                 if holder != name:
-                    return name, f"host {host} belongs to {holder}"
+                    return name, f"{'port' if isinstance(claim, int) else 'host'} {claim} belongs to {holder}"
         return None

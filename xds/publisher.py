@@ -119,7 +119,7 @@ class Publisher:
                 model.refusal = refusals.get(name, "")
         waiting = self._blocked - update.routes.keys()
         self._blocked = waiting | objections.keys()
-        retry = waiting if waiting and self._frees_hosts(plans) else ()
+        retry = waiting if waiting and self._frees(plans) else ()
         self._install(plans)
         for name in [name for name, plan in plans.items() if plan is None]:
             del self._models[name]
@@ -155,11 +155,11 @@ class Publisher:
             return self._catalog.plan(replace(plan.route, local=local))
         return renewed
 
-    def _frees_hosts(self, plans: Mapping[str, Plan | None]) -> bool:
-        """Whether a route in force lets go of a host with these plans."""
-        hosts = {name: set(plan.route.hosts) if plan else set() for name, plan in plans.items()}
+    def _frees(self, plans: Mapping[str, Plan | None]) -> bool:
+        """Whether a route in force lets go of a host or a port with these plans."""
+        claims = {name: set(plan.claims if plan else ()) for name, plan in plans.items()}
         in_force = {name: self._catalog.plans[name] for name in plans.keys() & self._catalog.plans.keys()}
-        return any(not hosts[name].issuperset(plan.route.hosts) for name, plan in in_force.items())
+        return any(not claims[name].issuperset(plan.claims) for name, plan in in_force.items())
 
     def _retry(self, names: Iterable[str]) -> None:
         """What stood in the way of these may be gone. Who asked for them knows of their refusal, and hears of the end
@@ -346,7 +346,7 @@ class Publisher:
 
     def _revert(self, names: Iterable[str], reason: str) -> None:
         """Back to what every gateway had, with the endpoints of now; out, if there is nothing to go back to or another
-        route has its host by now.
+        route has its host or port by now.
         """
         plans: dict[str, Plan | None] = {}
         for name in names:
@@ -355,7 +355,7 @@ class Publisher:
             plans[name] = self._renewed(model.accepted, model.wanted.local) if model.accepted else None
         objections = self._catalog.objections(plans)
         plans |= dict.fromkeys(objections)
-        retry = self._blocked - plans.keys() if self._frees_hosts(plans) else ()
+        retry = self._blocked - plans.keys() if self._frees(plans) else ()
         self._blocked |= objections.keys()
         self._install(plans)
         self._retry(retry)

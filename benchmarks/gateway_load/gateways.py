@@ -67,7 +67,7 @@ async def full(directory: Path, server: Address, edit: Edit) -> AsyncIterator[Ga
         affinity_header=AFFINITY_HEADER,
     )
     ads = Ads()
-    ads.put(edit([*gateway_resources(settings), backend_resource(NOBODY, settings), *route_resources(model)]))
+    ads.put(edit([*gateway_resources(settings), backend_resource(NOBODY, settings), *route_resources(model, settings)]))
     await ads.start()
     try:
         async with running(directory, bootstrap(ads.port)) as envoy:

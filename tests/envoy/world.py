@@ -65,7 +65,7 @@ class World:
         """Publishes a route and waits until requests follow it."""
         self.ads.put(secret_resource(secret) for secret in secrets)
         self.ads.put(backend_resource(remote.backend, self.gateway) for remote in route.remotes)
-        cluster, endpoints, *routing = route_resources(route)
+        cluster, endpoints, *routing = route_resources(route, self.gateway)
         self.ads.put([cluster, endpoints])
         names = [cluster.name, *(backend_cluster_name(remote.backend) for remote in route.remotes)]
         await eventually(lambda: self._has_clusters(names))
@@ -77,7 +77,7 @@ class World:
     async def change(self, route: ir.Route, **changes: Any) -> ir.Route:
         """Publishes a route that is served already, with other values."""
         changed = replace(route, **changes)
-        self.ads.put(route_resources(changed)[1:])
+        self.ads.put(route_resources(changed, self.gateway)[1:])
         await self._taken_over()
         return changed
 

@@ -25,7 +25,7 @@ from xds.session import OPENING_S, Session
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, Key
 from xds.translate import Gateway, backend_cluster_name, limit_layer
 
-FOLLOWED = {SCOPED_ROUTE: ROUTE, CLUSTER: ENDPOINTS}
+FOLLOWED = {SCOPED_ROUTE: ROUTE, LISTENER: ROUTE, CLUSTER: ENDPOINTS}
 
 
 @dataclass
@@ -246,6 +246,43 @@ def test_who_loses_a_claim_keeps_its_hosts_from_others_in_the_same_update(plane:
     assert refused == {B.name: "host a belongs to default/a", "default/c": "host b belongs to default/b"}
 
 
+def test_a_port_of_its_own_is_a_listener_that_comes_and_goes_with_it(plane: Plane) -> None:
+    shared = plane.has(LISTENER)
+    plane.publish(replace(A, hosts=(), port=20001), replace(B, port=20002))
+    assert plane.has(LISTENER) - shared == {"port-20001", "port-20002"}
+    listener = plane.publisher.snapshot.get((LISTENER, "port-20001"))
+    assert listener is not None
+    assert listener.refs == ((ROUTE, "choose/default/a"),)
+    plane.publish(replace(A, port=20003), B)
+    assert plane.has(LISTENER) - shared == {"port-20003"}
+    plane.publish(gone=(A,))
+    assert plane.has(LISTENER) == shared
+
+
+def test_nothing_of_a_route_but_its_port_touches_the_listener(plane: Plane) -> None:
+    plane.publish(replace(A, port=20001))
+    sequence = plane.publisher.snapshot.sequence
+    plane.publish(replace(model("a", 2, 3), port=20001, hosts=("other",), remotes=(REMOTE,), affinity_header="x"))
+    assert not list(plane.publisher.snapshot.logs[LISTENER].changed_since(sequence))
+
+
+def test_a_port_belongs_to_one_route_and_passes_on_when_its_holder_lets_go(plane: Plane) -> None:
+    plane.publish(replace(A, port=20001))
+    second = replace(B, port=20001)
+    assert plane.publish(second) == [Refusal(B.name, "port 20001 belongs to default/a")]
+    assert plane.has(SCOPED_ROUTE) == {"a"}
+    assert plane.publish(replace(A, port=20002)) == []
+    listener = plane.publisher.snapshot.get((LISTENER, "port-20001"))
+    assert listener is not None
+    assert listener.refs == ((ROUTE, "choose/default/b"),)
+    assert plane.publish(replace(A, port=20001), replace(B, port=20002)) == [], "they may change hands in one update"
+
+
+def test_the_port_where_all_callers_arrive_is_nobodys_own(plane: Plane) -> None:
+    (refusal,) = plane.publish(replace(A, port=Gateway().port))
+    assert refusal == Refusal(A.name, "port 8080 is where callers of all models arrive")
+
+
 def test_sessions_are_woken_once_for_what_changed(plane: Plane) -> None:
     plane.publish(A)
     changes = plane.changes
@@ -262,6 +299,35 @@ def test_a_route_is_programmed_when_a_gateway_has_all_of_it(plane: Plane) -> Non
     assert plane.take() == []
     gateway.settle()
     assert {name for event in plane.take(Programmed) for name in event.routes} == {A.name, B.name}  # type: ignore[union-attr]
+
+
+def test_a_route_is_not_programmed_before_its_listener_and_what_that_asks_for(plane: Plane) -> None:
+    gateway = Envoy(plane.publisher, "g")
+    alone = replace(A, hosts=(), port=20001)
+    plane.publish(alone)
+    seen: list[str] = []
+    while not plane.take(Programmed):
+        pushes = gateway.session.offer(2 * OPENING_S)
+        assert pushes
+        for push in pushes:
+            gateway._take(push.data)
+            seen = gateway.log[:]
+    assert {"Listener port-20001", "RouteConfiguration choose/default/a"} <= set(seen)
+
+
+def test_a_listener_that_cannot_bind_takes_its_route_back_and_no_other(plane: Plane) -> None:
+    plane.publish(A, B)
+    words = "error adding listener(s) port-20001: cannot bind '0.0.0.0:20001': Address already in use"
+    gateway = Envoy(plane.publisher, "g", {LISTENER: (b"port-20001", words)})
+    plane.take()
+    plane.publish(replace(A, port=20001), replace(B, port=20002))
+    gateway.settle()
+    reports = plane.take(Rejected, Programmed)
+    assert Rejected("g", LISTENER, frozenset({"port-20001"}), frozenset({A.name}), words) in reports
+    assert programmed("g", B) in reports
+    assert plane.has(SCOPED_ROUTE) == {"a", "b"}, "callers that name it by its host go on"
+    assert "port-20001" not in plane.has(LISTENER)
+    assert plane.publish(replace(A, port=20001)) == [Refusal(A.name, words)]
 
 
 def test_every_gateway_is_programmed_for_itself(plane: Plane) -> None:

@@ -47,20 +47,25 @@ def gateway_resources(gateway: Gateway) -> tuple[Resource, ...]:
 
 
 def route_resources(
-    wanted: ir.Route, before: ir.Route | None = None, made: Mapping[Key, Resource] | None = None
+    wanted: ir.Route,
+    gateway: Gateway,
+    before: ir.Route | None = None,
+    made: Mapping[Key, Resource] | None = None,
 ) -> tuple[Resource, ...]:
-    """A model: `local/<name>`, its endpoints, `choose/<name>` and a scope for each host. Without its backends.
+    """A model: `local/<name>`, its endpoints, `choose/<name>`, a scope for each host and a listener for its own port.
+    Without its backends.
 
     `made`: what came of the route as it was `before`. What is made of the same parts is taken from there, so a changed
     share makes one resource.
     """
-    known = {key: parts for key, parts, _ in _recipes(before)} if before and made else {}
+    known = {key: parts for key, parts, _ in _recipes(before, gateway)} if before and made else {}
     return tuple(
-        made[key] if made and key in known and known[key] == parts else make() for key, parts, make in _recipes(wanted)
+        made[key] if made and key in known and known[key] == parts else make()
+        for key, parts, make in _recipes(wanted, gateway)
     )
 
 
-def _recipes(wanted: ir.Route) -> Iterator[tuple[Key, object, Callable[[], Resource]]]:
+def _recipes(wanted: ir.Route, gateway: Gateway) -> Iterator[tuple[Key, object, Callable[[], Resource]]]:
     """Each resource of a route, the parts of the route that it is made of beside the name, and how it is made."""
     name, local = wanted.name, wanted.local
     own, choose = cluster.local_cluster_name(name), route.choose_name(name)
@@ -70,6 +75,8 @@ def _recipes(wanted: ir.Route) -> Iterator[tuple[Key, object, Callable[[], Resou
     yield (ROUTE, choose), parts, lambda: _choose(choose, own, wanted)
     for host in wanted.hosts:
         yield (SCOPED_ROUTE, host), None, partial(_scope, host, wanted)
+    if wanted.port is not None:
+        yield (LISTENER, listener.own_name(wanted.port)), None, partial(_own_port, wanted.port, wanted, gateway)
 
 
 def _local(own: str, wanted: ir.Route) -> Resource:
@@ -90,6 +97,11 @@ def _choose(choose: str, own: str, wanted: ir.Route) -> Resource:
 def _scope(host: str, wanted: ir.Route) -> Resource:
     refs = ((ROUTE, route.choose_name(wanted.name)),)
     return resource(SCOPED_ROUTE, host, route.scope(host, wanted.name), refs)
+
+
+def _own_port(port: int, wanted: ir.Route, gateway: Gateway) -> Resource:
+    refs = ((ROUTE, route.choose_name(wanted.name)),)
+    return resource(LISTENER, listener.own_name(port), listener.own(wanted.name, port, gateway), refs)
 
 
 @lru_cache(maxsize=4096)

@@ -1,9 +1,16 @@
-"""Pure: the listeners of a gateway: `front`, where callers arrive, and the internal ones of stage 2.
+"""Pure: the listeners of a gateway. Callers arrive at `front`, where the Host says which model they mean, or at a
+model's own port, where nothing but the port does. The internal ones are those of stage 2.
 
-The front settles what a request is before anything is decided about it: path normalised (no `..` may climb out of a
-prefix that a remote puts before it), Host in lower case without port and final dot, and no header that claims to be
-ours. What it logs is one line of JSON a request, with the attempts that failed before the one that answered, and never
-a query string or a credential.
+Wherever callers arrive, headers that claim to be ours are removed, and a line of JSON is logged for each request, with
+the attempts that failed before the one that answered, and never a query string or a credential.
+
+**A model's own replicas get a request as its caller wrote it**: path, query, body and, at the model's own port, the
+Host too. What is added is an address to X-Forwarded-For and, where they are absent, X-Forwarded-Proto and X-Request-Id.
+Whoever called a Service before the gateway stood in its place finds it as it was.
+
+**A remote gets a path that cannot climb out of the prefix** that stands before it there. It is normalised on the way
+out only, in `deliver-remote`. One that might be read as climbing even so (`/..%2fadmin`) is refused there, which is a
+failed attempt: the request goes elsewhere. Other escaped slashes stay: there are models with one in their name.
 """
 
 from __future__ import annotations
@@ -34,6 +41,7 @@ from protos.envoy.type.matcher.v3.http_inputs_pb2 import HttpRequestHeaderMatchI
 from xds import ir
 from xds.translate import words
 from xds.translate.endpoint import address_of
+from xds.translate.route import choose_name
 from xds.translate.route import deliver_local as deliver_local_routes
 from xds.translate.route import deliver_remote as deliver_remote_routes
 
@@ -75,8 +83,9 @@ class Gateway:
     """What all gateways have in common, whatever the models."""
 
     address: str = "127.0.0.1"
+    """Where callers arrive; `::` takes IPv4 as well."""
     port: int = 8080
-    """Where callers arrive; 0 takes a free port."""
+    """Where callers of all models do; 0 takes a free port."""
     access_log_path: str = STDOUT
     max_request_bytes: int = 16 * 1024 * 1024
     """Bodies up to this size can be sent again, to another destination; of a longer one there is one attempt."""
@@ -89,10 +98,8 @@ class Gateway:
 
 
 def front(gateway: Gateway) -> Listener:
-    """Where callers arrive: HTTP/1.1 and cleartext HTTP/2, WebSocket too. The Host's scope (SRDS) names the route."""
-    # Its statistics by status code would be those of gates, which nobody reads.
-    router = Router(suppress_envoy_headers=True, dynamic_stats={"value": False})
-    manager = _connection_manager(FRONT, gateway.stream_idle_timeout_s)
+    """Where callers of all models arrive. The Host's scope (SRDS) names the route."""
+    manager = _callers(gateway)
     manager.MergeFrom(
         HttpConnectionManager(
             scoped_routes={
@@ -103,24 +110,36 @@ def front(gateway: Gateway) -> Listener:
                 "rds_config_source": words.ADS,
                 "scoped_rds": {"scoped_rds_config_source": words.ADS},
             },
-            use_remote_address={"value": True},
-            preserve_external_request_id=True,
-            request_headers_timeout={"seconds": 30},
             strip_any_host_port=True,
             strip_trailing_host_dot=True,
-            normalize_path={"value": True},
-            merge_slashes=True,
-            path_with_escaped_slashes_action=HttpConnectionManager.UNESCAPE_AND_FORWARD,
             local_reply_config={"mappers": [_unknown_host()]},
-            access_log=[_access_log(gateway.access_log_path)],
-            early_header_mutation_extensions=[_strip(words.PREFIX, "x-envoy-")],
-            http_filters=[_lower_case_host(), words.http_filter("router", router)],
+            http_filters=[_lower_case_host(), _router()],
         )
     )
-    listener = Listener(name=FRONT, address=address_of(gateway.address, gateway.port))
-    listener.per_connection_buffer_limit_bytes.value = gateway.max_request_bytes
-    listener.filter_chains.add().filters.add(name="http", typed_config=words.packed(manager))
-    return listener
+    return _listener(FRONT, gateway.port, manager, gateway)
+
+
+def own_name(port: int) -> str:
+    """The listener of a model's own port. It is called by the port, which may pass from model to model."""
+    return f"port-{port}"
+
+
+def own(route: str, port: int, gateway: Gateway) -> Listener:
+    """Where callers of one model arrive, whatever Host they name, or none, as HTTP/1.0 may.
+
+    Who sends them on is believed what it says of its own callers (X-Forwarded-Proto), as the model did before.
+    """
+    manager = _callers(gateway)
+    manager.MergeFrom(
+        HttpConnectionManager(
+            rds={"route_config_name": choose_name(route), "config_source": words.ADS},
+            http_protocol_options={"accept_http_10": True, "default_host_for_http_10": "localhost"},
+            xff_num_trusted_hops=1,
+            local_reply_config={"mappers": [_not_configured(route)]},
+            http_filters=[_router()],
+        )
+    )
+    return _listener(own_name(port), port, manager, gateway)
 
 
 def deliver_local() -> Listener:
@@ -130,23 +149,25 @@ def deliver_local() -> Listener:
 
 def deliver_remote() -> Listener:
     """Attempts at remotes. Load reports count an answer of 5xx as failed only along with the statistics by code."""
-    return _deliver(words.DELIVER_REMOTE, deliver_remote_routes(), count_status_codes=True)
+    return _deliver(words.DELIVER_REMOTE, deliver_remote_routes(), count_status_codes=True, normalize_path=True)
 
 
-def _deliver(name: str, routes: RouteConfiguration, *, count_status_codes: bool) -> Listener:
+def _deliver(
+    name: str, routes: RouteConfiguration, *, count_status_codes: bool, normalize_path: bool = False
+) -> Listener:
     """One attempt is one request here. Envoy's own replies are marked as failures, which stage 1 may try elsewhere.
 
     A silent stream is the front's to end: if it were ended here, that would be a failure, and tried again.
     """
-    router = Router(suppress_envoy_headers=True, dynamic_stats={"value": count_status_codes})
     manager = _connection_manager(name, stream_idle_timeout_s=0)
     manager.MergeFrom(
         HttpConnectionManager(
             route_config=routes,
             generate_request_id={"value": False},
             skip_xff_append=True,
+            normalize_path={"value": normalize_path},
             local_reply_config={"mappers": _failures()},
-            http_filters=[words.http_filter("router", router)],
+            http_filters=[_router(count_status_codes=count_status_codes)],
         )
     )
     listener = Listener(name=name, internal_listener={})
@@ -161,6 +182,35 @@ def _connection_manager(name: str, stream_idle_timeout_s: int) -> HttpConnection
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout={"seconds": stream_idle_timeout_s},
     )
+
+
+def _callers(gateway: Gateway) -> HttpConnectionManager:
+    """HTTP/1.1 and cleartext HTTP/2, WebSocket too."""
+    manager = _connection_manager(FRONT, gateway.stream_idle_timeout_s)
+    manager.MergeFrom(
+        HttpConnectionManager(
+            use_remote_address={"value": True},
+            preserve_external_request_id=True,
+            request_headers_timeout={"seconds": 30},
+            access_log=[_access_log(gateway.access_log_path)],
+            early_header_mutation_extensions=[_strip(words.PREFIX, "x-envoy-")],
+        )
+    )
+    return manager
+
+
+def _listener(name: str, port: int, manager: HttpConnectionManager, gateway: Gateway) -> Listener:
+    listener = Listener(name=name, address=address_of(gateway.address, port))
+    listener.address.socket_address.ipv4_compat = gateway.address == "::"
+    listener.per_connection_buffer_limit_bytes.value = gateway.max_request_bytes
+    listener.filter_chains.add().filters.add(name="http", typed_config=words.packed(manager))
+    return listener
+
+
+def _router(*, count_status_codes: bool = False) -> HttpFilter:
+    """Where callers arrive, statistics by status code would be those of gates, which nobody reads."""
+    router = Router(suppress_envoy_headers=True, dynamic_stats={"value": count_status_codes})
+    return words.http_filter("router", router)
 
 
 def _strip(*prefixes: str) -> TypedExtensionConfig:
@@ -189,6 +239,15 @@ def _unknown_host() -> ResponseMapper:
         filter={"response_flag_filter": {"flags": ["NR"]}},
         status_code={"value": 404},
         body_format_override=_error("unknown_host", "no model is served under the host '%REQ(:authority)%'"),
+    )
+
+
+def _not_configured(route: str) -> ResponseMapper:
+    message = f"the gateway has not been told where model {route} is served".replace("%", "%%")
+    return ResponseMapper(
+        filter={"response_flag_filter": {"flags": ["NR"]}},
+        status_code={"value": 503},
+        body_format_override=_error("not_configured", message),
     )
 
 

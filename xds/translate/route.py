@@ -36,6 +36,9 @@ NOT_FOR_CHOOSE = (
 )
 """Response headers that stage 2 keeps from stage 1, whoever set them."""
 
+CLIMBING = r"(?i).*([/\\]|%2f|%5c)(\.|%2e){2}(([/\\;]|%2f|%5c|%3b).*)?"
+"""A normalised path that has a `..` in it for a server that decodes it first, or that drops `;` and what follows."""
+
 Group = tuple[tuple[str, int], ...]
 """Slots and their weights in parts per million."""
 
@@ -85,6 +88,10 @@ def deliver_local() -> RouteConfiguration:
 def deliver_remote() -> RouteConfiguration:
     """Stage 2 for all remotes. Their clusters remove our headers: here it would be before they are read."""
     configuration, match = _deliver(words.DELIVER_REMOTE)
+    routes = configuration.virtual_hosts[0].routes
+    routes.insert(0, Route(name="climbing", match={"safe_regex": {"regex": CLIMBING}}))
+    routes[0].direct_response.status = 400
+    routes[0].direct_response.body.inline_string = "this path might leave the prefix that the remote is under"
     match.route.host_rewrite_header = words.HOST
     match.route.path_rewrite = f"%REQ({words.PATH_PREFIX})%%PATH(NQ)%"
     return configuration

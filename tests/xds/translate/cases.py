@@ -40,7 +40,7 @@ def resources(path: Path) -> tuple[Resource, ...]:
     backends = dict.fromkeys(remote.backend for model in models for remote in model.remotes)
     result += [backend_resource(backend, gateway) for backend in backends]
     for model in models:
-        result += route_resources(model)
+        result += route_resources(model, gateway)
     result += [secret_resource(secret) for secret in _secrets(asked)]
     layers: dict[int, dict[str, int]] = defaultdict(dict)
     for name, limit in asked.get("limits", {}).items():

@@ -85,6 +85,8 @@ def _without_ads(value: Any) -> Any:
 
 def _with_routes(listener: Object, by_type: dict[str, dict[str, Object]]) -> Object:
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    if "rds" in manager:
+        manager["route_config"] = by_type[ROUTE][manager.pop("rds")["route_config_name"]]
     scopes = by_type.get(SCOPED_ROUTE, {}).values()
     if "scoped_routes" in manager and scopes:
         scoped = manager["scoped_routes"]

@@ -60,7 +60,7 @@ def limits(resource: Resource) -> dict[str, float]:
 
 
 def test_a_model_is_a_cluster_its_endpoints_a_route_and_a_scope_for_each_host() -> None:
-    assert [(made.type_url, made.name) for made in route_resources(ROUTE_WITH_REMOTE)] == [
+    assert [(made.type_url, made.name) for made in route_resources(ROUTE_WITH_REMOTE, Gateway())] == [
         (CLUSTER, "local/default/llama"),
         (ENDPOINTS, "local/default/llama"),
         (ROUTE, "choose/default/llama"),
@@ -72,7 +72,7 @@ def test_a_model_is_a_cluster_its_endpoints_a_route_and_a_scope_for_each_host() 
 def test_every_reference_of_a_model_is_to_something_that_is_made() -> None:
     made = [
         *gateway_resources(Gateway()),
-        *route_resources(ROUTE_WITH_REMOTE),
+        *route_resources(ROUTE_WITH_REMOTE, Gateway()),
         backend_resource(BACKEND, Gateway()),
         secret_resource(ir.Secret("default/llama/remote-0", "token")),
     ]
@@ -95,8 +95,8 @@ def test_every_reference_of_a_model_is_to_something_that_is_made() -> None:
     ids=["endpoints", "limit", "initial limit", "share", "affinity"],
 )
 def test_a_change_changes_nothing_else(change: dict[str, object], changed: set[str]) -> None:
-    before = route_resources(ROUTE_WITH_REMOTE)
-    after = route_resources(replace(ROUTE_WITH_REMOTE, **change))  # type: ignore[arg-type]
+    before = route_resources(ROUTE_WITH_REMOTE, Gateway())
+    after = route_resources(replace(ROUTE_WITH_REMOTE, **change), Gateway())  # type: ignore[arg-type]
 
     assert {new.type_url for old, new in zip(before, after, strict=True) if old.version != new.version} == changed
 
@@ -119,7 +119,7 @@ def test_a_backends_name_is_its_content() -> None:
 
 def test_no_credential_is_in_a_cluster() -> None:
     secret = ir.Secret("default/llama/remote-0", "very-secret")
-    made = [backend_resource(BACKEND, Gateway()), *route_resources(ROUTE_WITH_REMOTE)]
+    made = [backend_resource(BACKEND, Gateway()), *route_resources(ROUTE_WITH_REMOTE, Gateway())]
 
     assert all(b"very-secret" not in each.body for each in made)
     assert b"very-secret" in secret_resource(secret).body
@@ -136,7 +136,8 @@ def test_an_address_is_used_and_a_name_is_looked_up(address: str, is_static: boo
 
 def test_statistics_have_no_dots_in_the_names_of_models() -> None:
     plain, dotted = (
-        cluster(route_resources(replace(ROUTE_WITH_REMOTE, name=name))[0]) for name in ("a/llama", "a/llama-3.1")
+        cluster(route_resources(replace(ROUTE_WITH_REMOTE, name=name), Gateway())[0])
+        for name in ("a/llama", "a/llama-3.1")
     )
 
     assert (plain.name, plain.alt_stat_name) == ("local/a/llama", "")
