@@ -208,6 +208,10 @@ class Vault:
         held.delivered = True
         return True
 
+    def adopt(self, held: Mapping[str, float | None]) -> None:
+        """Takes what another controller says that gateways hold, with its expiry, for what is not known here."""
+        self._restored.update({name: at for name, at in held.items() if name not in self._held})
+
     def is_delivered(self, name: str) -> bool:
         held = self._held.get(name)
         return held is not None and held.delivered

@@ -33,6 +33,10 @@ class Kind(StrEnum):
     REPLICA_SET = "ReplicaSet"
 
 
+def kind_of(thing: Object) -> Kind:
+    return Kind(thing.kind if isinstance(thing, Workload) else type(thing).__name__)
+
+
 # Events
 
 
@@ -94,6 +98,10 @@ class GatewaysSeen:
     """The pods of the gateway, all of them. Outside a cluster this never comes."""
 
     pods: tuple[GatewayPod, ...]
+
+
+RELEASED = "Released"
+"""The reason of `Exposed` when nothing of ours is left at any Service of the model."""
 
 
 @dataclass(frozen=True, slots=True)

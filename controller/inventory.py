@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from controller.api import ModelDeployment, Policy
 from controller.events import Kind, Object
+from controller.metrics import Query, ScrapeQuery
 from controller.objects import (
     MANAGER,
     EndpointSlice,
@@ -20,6 +21,7 @@ from controller.objects import (
     ready_endpoints,
     shadow_key,
 )
+from xds import ir
 
 Reference = tuple[Kind, str]
 """A kind and a key '<namespace>/<name>'. Slices are referred to by their Service."""
@@ -86,13 +88,20 @@ class Inventory:
     def endpoints(self, service_key: str, port: int | None) -> Resolved | str | None:
         """The ready endpoints behind a Service's port; as `ready_endpoints`, and why, if there is no such Service.
 
-        Of a Service that is taken over, those of its shadow. Slices of our own may lead to the gateway, and never count.
+        Of a Service that is taken over, those of its shadow. Slices of ours may lead to the gateway: they never count.
         """
         service = self.services.get(service_key)
         if service is None:
             return f"Service {service_key} does not exist"
         slices = self._slices_behind(shadow_key(service_key)) if service.taken else ()
         return ready_endpoints(service, slices or self._slices_behind(service_key), port)
+
+    def targets(self, query: Query) -> tuple[ir.Endpoint, ...]:
+        """The endpoints that a query asks; none if it goes elsewhere."""
+        if not isinstance(query, ScrapeQuery):
+            return ()
+        resolved = self.endpoints(query.service, query.port)
+        return resolved.endpoints if isinstance(resolved, Resolved) else ()
 
     def _slices_behind(self, service_key: str) -> tuple[EndpointSlice, ...]:
         # By name, so that the answer does not depend on the order of events.

@@ -31,9 +31,10 @@ from controller.adapters.prometheus import PrometheusSource
 from controller.adapters.scrape import EndpointScraper
 from controller.adapters.state_file import StateFile
 from controller.api import ModelDeployment
-from controller.engine import Config, Engine
+from controller.engine import Engine
 from controller.events import Effect, Event
 from controller.metrics import PromQuery, ScrapeQuery, Source
+from controller.resolution import Config
 from controller.settings import Settings
 from controller.status import report
 from controller.telemetry import Telemetry

@@ -130,8 +130,8 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class GatewayPod:
-    """A pod of the gateway. `name` is also the id that its Envoy gives to the control plane. `ready`: callers may be sent
-    there. `addresses`: one of each family.
+    """A pod of the gateway. `name` is also the id that its Envoy gives to the control plane. `addresses`: one of each
+    family. `ready`: callers may be sent there.
     """
 
     name: str
@@ -141,7 +141,7 @@ class GatewayPod:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The ready endpoints of a Service port: sorted, each once. `replicas`: ready pods, however many addresses each has."""
+    """The ready endpoints of a Service port: sorted, each once. `replicas`: pods, however many addresses each has."""
 
     endpoints: tuple[ir.Endpoint, ...]
     protocol: ir.Protocol = ir.Protocol.HTTP1

@@ -4,14 +4,16 @@ saved.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from operator import attrgetter
 
 from pydantic import TypeAdapter, ValidationError
 
 from controller import offload
 from controller.api import MetricSpec, ModelDeployment
+from controller.events import Expose, Exposed
 from controller.metrics import Query, Reading, Unknown, Value, ratio, target_of
 from controller.routing import RemoteState, policy_of, route
 from xds import ir
@@ -78,6 +80,28 @@ class Target:
     cluster: str
 
 
+class Readiness(StrEnum):
+    """What a remote is good for, as the leader tells it."""
+
+    READY = "Ready"
+    RESTS = "Rests"
+    NOT_READY = "NotReady"
+
+    @classmethod
+    def of(cls, remote: RemoteState) -> Readiness:
+        return cls.READY if remote.ready else cls.RESTS if remote.rests else cls.NOT_READY
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a saved state says of a model. `remotes`: by name. What it does not say is as if nothing had been saved."""
+
+    decision: offload.Decision = field(default_factory=offload.Decision)
+    initial_limit: int | None = None
+    gateway_port: int | None = None
+    remotes: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Record:
     """One model. `spec` is in force; `wanted` is the newest good manifest, which waits while another model serves what
@@ -107,6 +131,18 @@ class Record:
     """By gateway, in its own words."""
     refused_remotes: dict[str, str] = field(default_factory=dict)
     """Clusters of remotes that a gateway refused, with its words. They are left out, so that all else keeps moving."""
+    notes: tuple[str, ...] = ()
+    service: tuple[str, int | None] | None = None
+    """What callers use, and the number of its port, as far as they are known."""
+    port_holder: str = ""
+    """The model that has this port of the Service instead."""
+    gateway_port: int | None = None
+    listening: set[str] = field(default_factory=set)
+    """Gateways that have acknowledged the model's own port, and were ready ever since."""
+    expose: Expose | None = None
+    exposed: Exposed | None = None
+    told: Told | None = None
+    """What the leader has decided, as long as that is another."""
     timer_at_s: float | None = None
     saved: Mapping[str, object] | None = None
 
@@ -121,21 +157,28 @@ class Record:
     def reroute(self) -> bool:
         """Brings the route in line with all that it is made of. True if it has changed, so no gateway has it yet."""
         decision, local = self.decision, self.local or ir.Local()
-        parts = (self.spec, decision.state, decision.share_ppm, self.hosts, local, self.remotes)
+        parts = (self.spec, decision.state, decision.share_ppm, self.hosts, local, self.remotes, self.gateway_port)
         if self.route is not None and parts == self.routed:
             return False
         self.routed = parts
-        wanted = route(self.spec, decision, self.hosts, local, self.remotes)
+        wanted = route(self.spec, decision, self.hosts, local, self.remotes, self.gateway_port)
         if wanted == self.route:
             return False
+        if self.route and self.route.port != wanted.port:
+            self.listening.clear()
         self.route = wanted
         self.programmed.clear()
         return True
 
-    def accepted_by(self, gateway: str) -> None:
+    def accepted_by(self, gateway: str) -> bool:
+        """A gateway has what is published. True if it listens at the model's own port only since now."""
         self.programmed.add(gateway)
         self.rejections.pop(gateway, None)
         self.rejections.pop("controller", None)  # what a gateway accepts has been published
+        if self.gateway_port is None or gateway in self.listening:
+            return False
+        self.listening.add(gateway)
+        return True
 
     def rejected_by(self, event: Rejected) -> str:
         """Takes a gateway's refusal. Returns who refused and why, on one line."""
@@ -169,31 +212,51 @@ class Record:
 
 def new_record(spec: ModelDeployment, saved: Mapping[str, object] | None, now: float) -> Record:
     """A model that is seen for the first time, or again after a restart: then it goes on where it stopped."""
-    decision, limit = restore(saved) if saved else (offload.Decision(), None)
-    return Record(spec, spec, policy_of(spec), decision, watching_since_s=now, initial_limit=limit, saved=saved)
+    told = restore(saved) if saved else Told()
+    record = Record(spec, spec, policy_of(spec), told.decision, watching_since_s=now, saved=saved)
+    record.initial_limit, record.gateway_port = told.initial_limit, told.gateway_port
+    return record
 
 
-def to_save(record: Record, credentials: Mapping[str, float | None], gateways: int) -> Mapping[str, object]:
+def to_save(
+    record: Record, credentials: Mapping[str, float | None], gateways: int, *, shared: bool
+) -> Mapping[str, object]:
     """What must survive a restart, as plain JSON values. `credentials`: those that a gateway holds, with their expiry.
-    `gateways`: by how many the limit is divided.
+    `gateways`: by how many the limit is divided. `shared`: other controllers follow it.
     """
     decision = dict(zip(_SAVED, _saved_values(record.decision), strict=True))
     saved = {"decision": decision, "credentials": dict(credentials), "initial_limit": record.initial_limit}
-    return {**saved, "gateways": gateways} if record.is_limited else saved
+    if record.is_limited:
+        saved["gateways"] = gateways
+    if shared:
+        decision["share_ppm"] = record.decision.share_ppm
+        saved["gateway_port"] = record.gateway_port
+        saved["remotes"] = {remote.spec.name: str(Readiness.of(remote)) for remote in record.remotes}
+    return saved
 
 
-def restore(saved: Mapping[str, object]) -> tuple[offload.Decision, int | None]:
+def restore(saved: Mapping[str, object], *, forgotten: Collection[str] = FORGOTTEN) -> Told:
     """The inverse of `to_save` for what a record holds. What does not fit (another version wrote it) is left out, never
-    an error.
+    an error. `forgotten`: what to leave out of the decision.
     """
-    limit = saved.get("initial_limit")
+    limit, port, remotes = saved.get("initial_limit"), saved.get("gateway_port"), saved.get("remotes")
     stored = saved.get("decision")
     values = stored if isinstance(stored, Mapping) else {}
     try:
-        decision = _DECISION.validate_python({k: v for k, v in values.items() if k not in FORGOTTEN})
+        decision = _DECISION.validate_python({k: v for k, v in values.items() if k not in forgotten})
     except ValidationError:
         decision = offload.Decision()
-    return decision, limit if isinstance(limit, int) else None
+    return Told(
+        decision,
+        limit if isinstance(limit, int) else None,
+        port if isinstance(port, int) else None,
+        remotes if isinstance(remotes, Mapping) else {},
+    )
+
+
+def saved_ports(saved: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
+    """Model key -> its port on the gateway."""
+    return {key: port for key, state in saved.items() if isinstance(port := state.get("gateway_port"), int)}
 
 
 def saved_credentials(saved: Mapping[str, Mapping[str, object]]) -> dict[str, float | None]:

@@ -112,6 +112,12 @@ def _checked_prefix(value: str) -> str:
     return value
 
 
+def issuer_host(remote: RemoteBackend) -> str:
+    """Where its tokens come from, a DNS name or an IP address without brackets; '' if it needs none."""
+    oauth = remote.auth_config.oauth_config if remote.auth_config else None
+    return (urlsplit(oauth.token_url).hostname or "") if oauth else ""
+
+
 def _checked_url(value: str) -> str:
     message = "must be an http or https URL such as https://issuer.example.com/oauth/token"
     if re.search(r"[\s\x00-\x1f\x7f]", value):
@@ -129,11 +135,12 @@ def _checked_url(value: str) -> str:
 
 
 class SecretKeyRef(ApiModel):
-    """A key of a Secret. `namespace` None: the namespace of the object that refers to it."""
+    """A key of a Secret."""
 
     name: Text
     key: Text
     namespace: Text | None = None
+    """Absent: the namespace of the object that refers. Others work where the controller's settings allow them."""
 
     def object_key(self, namespace: str) -> str:
         """'namespace/name' of what is referred to, from an object in `namespace`."""
@@ -145,10 +152,13 @@ class OAuthConfig(ApiModel):
 
     client_id: Text
     client_secret: Annotated[SecretStr, Field(min_length=1)] | None = None
+    """The secret in clear, for all who may read this object. clientSecretRef is safer."""
     client_secret_ref: SecretKeyRef | None = None
     token_url: Annotated[Text, AfterValidator(_checked_url)]
+    """Where tokens are issued, an http or https URL."""
     scopes: tuple[Text, ...] = ()
     audience: Text | None = None
+    """For issuers that want to be told which API a token is for."""
     auth_style: Literal["basic", "post"] = "basic"
     """Where the client shows its secret to the issuer: in the Authorization header or in the form."""
 
@@ -160,14 +170,18 @@ class OAuthConfig(ApiModel):
 
 
 class ApiKeyConfig(ApiModel):
-    """A fixed key from a Secret, sent as `prefix` + key in `header`."""
+    """A fixed key from a Secret."""
 
     secret_ref: SecretKeyRef
     header: HeaderName = "authorization"
+    """The header that carries the key."""
     prefix: HeaderValue = "Bearer "
+    """What stands before the key in the header."""
 
 
 class AuthConfig(ApiModel):
+    """How to log in: with exactly the member that type names."""
+
     type: Literal["oauth", "apiKey"] = "oauth"
     oauth_config: OAuthConfig | None = None
     api_key_config: ApiKeyConfig | None = None
@@ -182,14 +196,16 @@ class AuthConfig(ApiModel):
 
 
 class TlsConfig(ApiModel):
-    """`ca_ref`: the authority's certificates (PEM), else the system's. `sni`: the certificate's name, else the host."""
+    """Whom to trust, for scheme https."""
 
     ca_ref: SecretKeyRef | None = None
+    """The authority's certificates, PEM. Absent: those of the system."""
     sni: Text | None = None
+    """The name that the certificate must have. Absent: the host."""
 
 
 class Location(SharedModel):
-    """Where a remote is, in the names that Policies use; one that is absent is matched by no Policy."""
+    """Where a remote is, in the names that Policies use. A part that is absent is matched by no Policy."""
 
     name: Text | None = None
     country: Text | None = None
@@ -204,26 +220,29 @@ class Flavor(SharedModel):
 
 
 class RemoteBackend(SharedModel):
-    """A remote. Its headers may carry keys, so they stay out of its repr.
-
-    The remotes of the lowest `priority` number share the traffic by `weight`. `max_concurrent_requests` None: no limit.
-    `location` None, no `flavors`: not known, so no Policy of that type restricts it (controller/policies.py).
-    """
+    """A remote: where it is, how to log in there, and how much it takes."""
 
     name: Annotated[Text, AfterValidator(_checked_name)] = "remote"
+    """Names the remote in the status; unique among the remotes of a model."""
     host: Annotated[Text, AfterValidator(_checked_host)]
-    """'host', 'host:port' or '[IPv6]:port'."""
+    """A DNS name or IP address, with or without port: host, host:port or [IPv6]:port."""
     scheme: Literal["http", "https"] = "http"
     path_prefix: Annotated[str, AfterValidator(_checked_prefix)] = ""
-    """May hold $workspace and $model."""
-    headers_to_add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
+    """Put before the path of each request. May hold $workspace and $model."""
+    headers_to_add: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)  # may hold keys
+    """Headers that each request to the remote carries."""
     auth_config: AuthConfig | None = None
     tls: TlsConfig | None = None
     weight: Annotated[Int, Field(ge=0, le=1_000_000)] = 1
+    """This remote's part of what leaves, among remotes of equal priority."""
     priority: Annotated[Int, Field(ge=0, le=1_000)] = 0
+    """Remotes of the lowest number come first; others are used while none of those is ready."""
     max_concurrent_requests: Annotated[Int, Field(ge=1, le=ir.UNLIMITED)] | None = None
+    """The most that each gateway has under way to the remote. Absent: no limit."""
     location: Location | None = None
+    """Absent: not known, so Policies of type location do not restrict this remote."""
     flavors: tuple[Flavor, ...] = ()
+    """The hardware that requests may run on there. None given: Policies of type flavor do not restrict this remote."""
 
     @property
     def address(self) -> str:

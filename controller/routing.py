@@ -58,14 +58,21 @@ def policy_of(model: ModelDeployment) -> offload.Policy:
     )
 
 
-def hosts_of(model: ModelDeployment) -> tuple[str, ...]:
-    """Every Host that callers may use, lower case: the Service's names, short to fully qualified, and the model's own,
-    where that can stand in a Host.
+def service_key_of(model: ModelDeployment) -> str:
+    """The Service that a model names, '' if it names none."""
+    ref = model.spec.service_ref
+    return ref.object_key(model.metadata.namespace) if ref else ""
+
+
+def hosts_of(model: ModelDeployment, service_key: str) -> tuple[str, ...]:
+    """Every Host that callers may use, lower case: the Service's names ('<namespace>/<name>', '' for none), short to
+    fully qualified, and the model's own, where that can stand in a Host.
     """
     names = [model.spec.model] if _HOST.fullmatch(model.spec.model) else []
-    if service := model.spec.service_ref:
-        full = f"{service.name}.{service.namespace or model.metadata.namespace}"
-        names += [service.name, full, f"{full}.svc", f"{full}.svc.{CLUSTER_DOMAIN}"]
+    if service_key:
+        namespace, _, name = service_key.partition("/")
+        full = f"{name}.{namespace}"
+        names += [name, full, f"{full}.svc", f"{full}.svc.{CLUSTER_DOMAIN}"]
     return tuple(sorted({name.lower() for name in names}))
 
 
@@ -100,8 +107,11 @@ def route(
     hosts: tuple[str, ...],
     local: ir.Local,
     remotes: Sequence[RemoteState],
+    port: int | None = None,
 ) -> ir.Route:
-    """The route of a model under a decision. Remotes that are not ready keep their slot and get no share."""
+    """The route of a model under a decision. Remotes that are not ready keep their slot and get no share. `port`: the
+    model's own on the gateway.
+    """
     offloading = model.spec.offloading_config
     remotes = [remote for remote in remotes if not remote.refused]
     moves = _mode_of(model) not in (offload.Mode.OFF, offload.Mode.DRY_RUN)
@@ -126,6 +136,7 @@ def route(
             status_codes=offloading.retry.status_codes,
         ),
         affinity_header=offloading.session_affinity.header.lower() if offloading.session_affinity else None,
+        port=port,
     )
 
 

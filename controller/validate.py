@@ -19,7 +19,7 @@ from controller.events import Kind
 from controller.manifests import FileProblem, Manifest
 from controller.metrics import Unknown, query_for
 from controller.objects import SERVICE_LABEL, EndpointSlice, Secret, Service, ready_endpoints
-from controller.routing import hosts_of
+from controller.routing import hosts_of, service_key_of
 from controller.settings import Settings
 
 
@@ -102,7 +102,7 @@ class _Claims:
             reason = f"{name!r} in environment {environment!r} is already the model of {_place(holder)}"
             yield manifest.problem("spec.model", reason)
             return
-        wanted = hosts_of(model)
+        wanted = hosts_of(model, service_key_of(model))
         lost = {host: holder for host in wanted if (holder := self._hosts.setdefault(host, manifest)) is not manifest}
         if lost:
             others = ", ".join(f"{host} ({_place(holder)})" for host, holder in lost.items())

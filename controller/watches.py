@@ -10,9 +10,10 @@ from xds import ir
 
 
 class Watches:
-    """Owned by the engine. What it returns has to be carried out."""
+    """Owned by the engine. What it returns has to be carried out. While it is not `active`, nothing is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, active: bool = True) -> None:
+        self._active = active
         self._models: dict[Query, set[str]] = {}
         self._targets: dict[Query, tuple[ir.Endpoint, ...]] = {}
         self._used: dict[str, frozenset[Query]] = {}
@@ -32,7 +33,17 @@ class Watches:
                 effects.append(Watch(query, targets))
         if queries:
             self._used[model] = frozenset(queries)
-        return effects
+        return effects if self._active else []
+
+    def activate(self) -> list[Watch | Unwatch]:
+        """From now on everything is asked."""
+        self._active = True
+        return [Watch(query, targets) for query, targets in self._targets.items()]
+
+    def deactivate(self) -> list[Watch | Unwatch]:
+        """From now on nothing is asked."""
+        self._active = False
+        return [Unwatch(query) for query in self._targets]
 
     def models(self, query: Query) -> frozenset[str]:
         """Those that want its answer."""

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from controller.api import ModelDeployment, RemoteBackend, ServiceRef
-from controller.engine import Config
 from controller.manifests import FileProblem, Manifest
 from controller.metrics import Unknown, query_for
 from controller.objects import EndpointSlice, Resolved, Service, ServicePort, SliceEndpoint, SlicePort, ready_endpoints
 from controller.offload import Mode
+from controller.resolution import Config
 from controller.settings import Settings
 from controller.simulate.expression import ExpressionError
 from controller.simulate.meter import MEANINGS, Sampling, Signal, metrics_in

@@ -13,9 +13,10 @@ from typing import Protocol
 
 from controller import events
 from controller.api import ModelDeployment
-from controller.engine import Config, Engine
+from controller.engine import Engine
 from controller.events import Applied, Effect, Event
 from controller.objects import EndpointSlice, Service
+from controller.resolution import Config
 from controller.simulate.meter import Meter, Sampling, Signal
 from controller.simulate.plant import Draw, Plant, spread
 from controller.simulate.score import Decided, Served

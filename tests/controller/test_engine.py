@@ -8,11 +8,12 @@ from typing import Any
 
 from controller import events
 from controller.api import Problem
-from controller.engine import Config, Engine
+from controller.engine import Engine
 from controller.events import Applied, Effect, Kind, Observed, Removed, TokenFailed, TokenIssued
 from controller.gateways import GRACE_S
 from controller.metrics import PromQuery, Source, Unknown, Value
 from controller.offload import PPM, State
+from controller.resolution import Config
 from controller.status import report
 from tests.controller.manifests import (
     OAUTH,
@@ -43,6 +44,7 @@ class World:
         self.clients: dict[str, events.OAuthClient] = {}
         self.saved: dict[str, Any] = {}
         self.said: list[events.Announce] = []
+        self.exposed: dict[str, events.Exposure | None] = {}
         self.leases: dict[str, ir.Lease] = {}
         self.survey = ir.Survey()
         self.published = 0
@@ -91,6 +93,8 @@ class World:
                     self.saved |= states
                 case events.Announce():
                     self.said.append(effect)
+                case events.Expose():
+                    self.exposed[effect.key] = effect.exposure
         return self
 
     def share(self, key: str = KEY) -> int:

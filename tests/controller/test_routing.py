@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.offload import PPM, Decision, State
-from controller.routing import RemoteState, divide, hosts_of, policy_of, remote_of, route
-from tests.controller.manifests import model, model_from, model_manifest
+from controller.routing import RemoteState, divide, hosts_of, policy_of, remote_of, route, service_key_of
+from tests.controller.manifests import Json, model, model_from, model_manifest
 from xds import ir
 
 HALF = Decision(State.OVERFLOWING, share_ppm=PPM // 2)
@@ -24,7 +24,7 @@ def resting(decision: Decision, *rests: bool, **offloading: Any) -> list[tuple[s
     """The chains when these remotes rest and the others are ready."""
     spec = model(**offloading)
     remotes = [replace(r, ready=not rest, rests=rest) for r, rest in zip(remotes_of(spec), rests, strict=True)]
-    return chains(route(spec, decision, hosts_of(spec), LOCAL, remotes))
+    return chains(route(spec, decision, hosts_of(spec, service_key_of(spec)), LOCAL, remotes))
 
 
 def remotes_of(spec: Any, *ready: bool) -> list[RemoteState]:
@@ -35,7 +35,12 @@ def remotes_of(spec: Any, *ready: bool) -> list[RemoteState]:
 
 def made(decision: Decision, *ready: bool, **offloading: Any) -> ir.Route:
     spec = model(**offloading)
-    return route(spec, decision, hosts_of(spec), LOCAL, remotes_of(spec, *ready))
+    return route(spec, decision, hosts_of(spec, service_key_of(spec)), LOCAL, remotes_of(spec, *ready))
+
+
+def hosts(manifest: Json) -> tuple[str, ...]:
+    spec = model_from(manifest)
+    return hosts_of(spec, service_key_of(spec))
 
 
 def chains(found: ir.Route) -> list[tuple[str, int, tuple[str, ...]]]:
@@ -146,7 +151,7 @@ def test_defect_16_percentage_0_stays_0() -> None:
 def test_callers_may_use_every_name_of_the_service_and_the_models_own() -> None:
     manifest = model_manifest(namespace="Prod".lower())
     manifest["spec"]["model"] = "Llama-3"
-    assert hosts_of(model_from(manifest)) == (
+    assert hosts(manifest) == (
         "llama",
         "llama-3",
         "llama.prod",
@@ -158,8 +163,8 @@ def test_callers_may_use_every_name_of_the_service_and_the_models_own() -> None:
 def test_a_model_name_that_cannot_be_a_host_is_left_out() -> None:
     manifest = model_manifest()
     manifest["spec"]["model"] = "meta-llama/Llama-3"
-    assert "llama" in hosts_of(model_from(manifest))
-    assert not any("/" in host for host in hosts_of(model_from(manifest)))
+    assert "llama" in hosts(manifest)
+    assert not any("/" in host for host in hosts(manifest))
 
 
 def test_the_path_prefix_knows_workspace_and_model() -> None:

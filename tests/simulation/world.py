@@ -16,10 +16,11 @@ from typing import Any
 
 from controller import events
 from controller.api import ModelDeployment
-from controller.engine import Config, Engine
+from controller.engine import Engine
 from controller.events import Applied, Effect, Event, Observed
 from controller.metrics import Query, Reading, Source, Unknown, Value, number
 from controller.offload import Reason, State
+from controller.resolution import Config
 from tests.controller.manifests import OAUTH, endpoint_slice, model, secret, service
 from tests.simulation.plant import Load, Local, Meter, Signal
 from xds import events as gateway_events
@@ -224,7 +225,7 @@ class World:
                     self._clients.discard(name)
                 case events.Save(states=states):
                     self._saved |= json.loads(json.dumps(states))
-                case events.Announce() | events.Grant() | events.Conduct():
+                case events.Announce() | events.Grant() | events.Conduct() | events.Expose():
                     pass
 
     def _issue_tokens(self) -> None:

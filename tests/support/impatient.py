@@ -7,8 +7,8 @@ from functools import partial
 
 from controller import main as composition
 from controller.__main__ import main
-from controller.engine import Config
 from controller.health import HealthPolicy
+from controller.resolution import Config
 
 IMPATIENT = HealthPolicy(window_s=2, rest_s=3, max_rest_s=3)
 

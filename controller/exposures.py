@@ -1,0 +1,123 @@
+"""Pure: where callers of a Service that is taken over arrive: each model's own port on the gateway, and the gateway
+pods that already listen there.
+
+A port is a model's as long as anything may still lead there: until the Service is given back, or the model is gone. It
+is handed out again as late as possible, so that whoever still connects to the port of a model that is gone does not
+reach another.
+
+A pod listens from the moment its Envoy has acknowledged the model's route until the pod is not ready any more: an Envoy
+that loses its control plane goes on listening, one that is started anew is not ready before it has everything. After
+a change of leader nobody has acknowledged anything yet; so for `HOLD_S`, or until all have, what stands is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from controller.api import Takeover
+from controller.events import RELEASED, Expose, Exposure
+from controller.objects import GatewayPod
+from controller.record import Record
+
+HOLD_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What is so in a cluster only. `takeover`: of models that do not say. `ports`: for models, on the gateway."""
+
+    takeover: Takeover = Takeover.AUTO
+    ports: range = range(20_000, 30_000)
+
+
+class Exposures:
+    """Owned by the engine. `cluster` None: there is none, and nothing is exposed. `held`: ports before a restart."""
+
+    def __init__(self, cluster: Cluster | None, held: Mapping[str, int]) -> None:
+        self._cluster = cluster
+        self._pods: dict[str, GatewayPod] = {}
+        self._held: dict[str, int] = {}
+        self._models: dict[int, str] = {}
+        self._hold_until_s = float("-inf")
+        for key, port in sorted(held.items()):
+            if cluster and port in cluster.ports and port not in self._models:
+                self._held[key], self._models[port] = port, key
+        self._next = max(self._models, default=0) + 1
+
+    def see(self, pods: Iterable[GatewayPod], records: Iterable[Record]) -> bool:
+        """Takes all pods of the gateway; whether the ready ones are others than before."""
+        known, self._pods = self._pods, {pod.name: pod for pod in pods if pod.ready}
+        if lost := known.keys() - self._pods.keys():
+            for record in records:
+                record.listening -= lost
+        return known != self._pods
+
+    def start(self, records: Iterable[Record], now: float) -> None:
+        """From now on this controller leads: what it wants has to be said once more."""
+        self._hold_until_s = now + HOLD_S
+        for record in records:
+            record.expose = record.exposed = None
+
+    def settle(self, record: Record) -> None:
+        """Gives a model its port, or frees the one it does not need any more."""
+        if self._cluster is None:
+            return
+        if self._wants(record):
+            record.gateway_port = self._port(record.key, self._cluster.ports)
+        elif record.exposed and record.exposed.reason == RELEASED:
+            self.release(record.key)
+            record.gateway_port = None
+
+    def hold(self, key: str, port: int | None) -> None:
+        """Gives a model this very port, as the leader said."""
+        if self._held.get(key) != port:
+            self.release(key)
+            if port is not None:
+                self._held[key], self._models[port] = port, key
+                self._next = port + 1
+
+    def release(self, key: str) -> None:
+        port = self._held.pop(key, None)
+        if port is not None and self._models.get(port) == key:
+            del self._models[port]
+
+    def expose(self, record: Record, now: float) -> Expose | None:
+        """What is to be done about a model's Service, if that is news."""
+        if self._cluster is None:
+            return None
+        effect = Expose(record.key, self._exposure(record))
+        if effect == record.expose or (effect.exposure and record.expose is None and self.is_held(record, now)):
+            return None
+        record.expose = effect
+        return effect
+
+    def is_held(self, record: Record, now: float) -> bool:
+        """Whether gateways may still be about to say that they listen."""
+        return now < self._hold_until_s and bool(self._pods.keys() - record.listening)
+
+    def held_until_s(self, record: Record, now: float) -> float | None:
+        """When `expose` may have news without an event."""
+        return self._hold_until_s if record.expose is None and self.is_held(record, now) else None
+
+    def _wants(self, record: Record) -> bool:
+        spec, cluster = record.spec, self._cluster
+        if not cluster or (spec.spec.takeover or cluster.takeover) is Takeover.MANUAL:
+            return False
+        return spec.spec.enabled and not spec.metadata.is_leaving and bool(record.service) and not record.port_holder
+
+    def _exposure(self, record: Record) -> Exposure | None:
+        if not self._wants(record) or record.service is None or record.gateway_port is None:
+            return None
+        gateways = tuple(pod for name, pod in sorted(self._pods.items()) if name in record.listening)
+        return Exposure(*record.service, record.gateway_port, gateways)
+
+    def _port(self, key: str, ports: range) -> int | None:
+        """The model's port, None if all are taken."""
+        if (held := self._held.get(key)) is not None:
+            return held
+        candidates = chain(range(max(self._next, ports.start), ports.stop), range(ports.start, self._next))
+        free = next((port for port in candidates if port not in self._models), None)
+        self.hold(key, free)
+        return free

@@ -1,0 +1,352 @@
+"""Pure: the models, and everything they take part in: names, endpoints, remotes, credentials, limits, metrics, ports.
+
+A model that is touched is *resolved* (what do its manifests come to?), and then *decided* by the controller that leads,
+or *follows* what that one has decided. A model that is wrong or incomplete keeps its last good route, and nothing one
+model does holds up another.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from controller import events, offload
+from controller.api import ModelDeployment
+from controller.claims import Claims
+from controller.credentials import Need, Vault
+from controller.events import Effect
+from controller.exposures import Exposures
+from controller.gateways import Gateways
+from controller.health import RemoteHealth
+from controller.inventory import Inventory
+from controller.leasing import Leasing
+from controller.metrics import Unknown
+from controller.record import (
+    FORGOTTEN,
+    Gauge,
+    Readiness,
+    Record,
+    Target,
+    new_record,
+    restore,
+    saved_credentials,
+    saved_gateways,
+    saved_ports,
+    to_save,
+)
+from controller.resolution import Config, Resolution, resolve
+from controller.routing import RemoteState, policy_of
+from controller.watches import Watches
+from xds import events as gateway_events
+from xds import ir
+
+
+_NOT_TOLD = FORGOTTEN - {"share_ppm"}
+"""What a decision that is followed does without."""
+
+
+class Models:
+    """Owned by the engine, which marks what happened in `unresolved`, `undecided` and `touched`, and then settles."""
+
+    def __init__(self, config: Config, saved: Mapping[str, Mapping[str, object]]) -> None:
+        self.records: dict[str, Record] = {}
+        self.saved = dict(saved)
+        """States that no model has taken up yet."""
+        self.unresolved: set[str] = set()
+        self.undecided: set[str] = set()
+        self.touched: set[str] = set()
+        """Models of which something that people are told may have changed."""
+        self.inventory = Inventory()
+        self.vault = Vault(saved_credentials(saved))
+        self.health = RemoteHealth(config.health)
+        self.gateways = Gateways(saved_gateways(saved))
+        self.leasing = Leasing(self.gateways.count)
+        self.leads = config.cluster is None
+        self.watches = Watches(active=self.leads)
+        self.exposures = Exposures(config.cluster, saved_ports(saved))
+        self._config = config
+        self._divided_by = self.gateways.count
+        self._identities: Claims[tuple[str, str]] = Claims()
+        self._hosts: Claims[str] = Claims()
+        self._ports: Claims[tuple[str, int]] = Claims()
+        self._routes: dict[str, ir.Route | None] = {}
+        self._secrets: dict[str, ir.Secret | None] = {}
+        self._effects: list[Effect] = []
+        self._timers: list[tuple[float, str]] = []
+
+    def of(self, keys: Iterable[str]) -> list[Record]:
+        """Those of these models that exist."""
+        return [self.records[key] for key in sorted(keys) if key in self.records]
+
+    def apply(self, spec: ModelDeployment, now: float) -> None:
+        """A good manifest, new or changed."""
+        record = self.records.get(spec.key)
+        if record is None:
+            saved = self.saved.pop(spec.key, None)
+            record = self.records[spec.key] = new_record(spec, saved, now)
+            if saved and not self.leads:
+                self.tell(record, saved)
+        record.wanted = spec
+        # What a model serves stays its own until it may be what it is to become.
+        held = [] if record.route is None else [record.spec.identity]
+        self.unresolved |= self._identities.claim(spec.key, [*held, spec.identity])
+        self.unresolved.add(spec.key)
+
+    def remove(self, key: str) -> None:
+        """The manifest is gone."""
+        if record := self.records.pop(key, None):
+            self.unresolved |= self._identities.claim(key, ())
+            self._withdraw(record)
+            if self.leads:
+                self._effects.append(events.Save({key: None}))
+            if self.leads and self._config.cluster:
+                self._effects.append(events.Expose(key, None))
+
+    def _withdraw(self, record: Record) -> None:
+        """Takes a model out of everything it takes part in."""
+        key = record.key
+        self.unresolved |= self._hosts.claim(key, ()) | self._ports.claim(key, ())
+        self.exposures.release(key)
+        self._use(key, (), ())
+        self.leasing.set_limit(key, None, 0)
+        self._effects += self.watches.use(key, {})
+        self.inventory.follow(key, ())
+        if record.route is not None:
+            record.route = None
+            self._routes[key] = None
+
+    def elect(self, *, leads: bool, now: float) -> None:
+        """Who leads goes on where the last one stopped; who does not any more lets its leases end by themselves."""
+        self.leads = leads
+        self._effects += self.watches.activate() if leads else self.watches.deactivate()
+        self._effects.append(events.Conduct(ir.Survey()))
+        self.leasing = Leasing(self.gateways.count)
+        for gateway in sorted(self.gateways.streaming):
+            self.leasing.take(gateway_events.GatewayConnected(gateway, ""), self.gateways, now)
+        if leads:
+            self.exposures.start(self.records.values(), now)
+        for record in self.records.values():
+            record.told = None if leads or not record.saved else restore(record.saved, forgotten=_NOT_TOLD)
+        self.unresolved |= self.records.keys()
+
+    def tell(self, record: Record, saved: Mapping[str, object]) -> None:
+        """The leader has decided."""
+        told = restore(saved, forgotten=_NOT_TOLD)
+        if told == record.told:
+            return
+        record.told, record.saved = told, saved
+        record.decision, record.initial_limit = told.decision, told.initial_limit
+        record.gateway_port = told.gateway_port
+        self.exposures.hold(record.key, told.gateway_port)
+        self.unresolved.add(record.key)
+
+    # Settling
+
+    def expire(self, now: float) -> None:
+        """Marks what time alone changes."""
+        while self._timers and self._timers[0][0] <= now:
+            _, key = heapq.heappop(self._timers)
+            if record := self.records.get(key):
+                record.timer_at_s = None
+                self.undecided.add(key)
+        self.gateways.expire(now)
+
+    def wake_at(self) -> float | None:
+        """When to call `expire`, None while time changes nothing."""
+        times = [self.gateways.wake_at(), self.leasing.wake_at(), *(at for at, _ in self._timers[:1])]
+        return min((at for at in times if at is not None), default=None)
+
+    def settle(self, now: float) -> tuple[Effect, ...]:
+        """Brings all that is marked in line. Returns what must be done."""
+        self.leasing.retain(self.gateways)
+        if self.gateways.count != self._divided_by:
+            self._divided_by = self.gateways.count
+            self.unresolved |= {key for key, record in self.records.items() if record.is_limited}
+        while self.unresolved:
+            pending, self.unresolved = self.unresolved, set()
+            for record in self.of(pending):
+                self._resolve(record, now)
+            self.undecided |= pending
+        pending, self.undecided = self.undecided, set()
+        for record in self.of(pending):
+            if self.leads:
+                self._decide(record, now)
+            else:
+                self._follow(record)
+        self.touched |= pending
+        if self._routes or self._secrets:
+            self._effects.append(events.Publish(ir.Update(self._routes, self._secrets)))
+            self._routes, self._secrets = {}, {}
+        if self.leads:
+            self._effects += self.leasing.step(now)
+        effects, self._effects = tuple(self._effects), []
+        return effects
+
+    def _resolve(self, record: Record, now: float) -> None:
+        """Takes in what the manifests of a model come to."""
+        if not self._may_become_what_it_wants(record) and record.route is None:
+            return
+        found = resolve(record.spec, record.refused_remotes, self.inventory, self._config)
+        self.inventory.follow(record.key, found.follows)
+        self._settle_names(record, found)
+        self._settle_local(record, found)
+        record.targets, record.notes = found.targets, found.notes
+        refused = record.refused_remotes
+        record.refused_remotes = {t.cluster: w for t in found.targets if (w := refused.get(t.cluster))}
+        self._use(record.key, found.needs, [target.cluster for target in found.targets])
+        self._settle_metrics(record, found, now)
+
+    def _may_become_what_it_wants(self, record: Record) -> bool:
+        """Puts the newest manifest in force, unless another model serves what it names: then what it was goes on."""
+        wanted = record.wanted
+        holder = self._identities.holder(wanted.identity)
+        if holder != record.key:
+            environment, name = wanted.identity
+            conflict = f"{holder} already serves model {name!r} in environment {environment!r}"
+            if record.conflict != conflict:
+                self.announce(record.key, "Conflict", conflict + ".", warning=True)
+            record.conflict = conflict
+            return False
+        record.conflict = ""
+        if record.spec is not wanted:
+            record.spec, record.policy = wanted, policy_of(wanted)
+            self.unresolved |= self._identities.claim(record.key, [wanted.identity])
+        return True
+
+    def _settle_names(self, record: Record, found: Resolution) -> None:
+        """What only one model can have: its Hosts, its Service's port, its port on the gateway."""
+        key = record.key
+        self.unresolved |= self._hosts.claim(key, found.hosts) - {key}
+        record.hosts = tuple(sorted(self._hosts.held(key)))
+        record.lost_hosts = {host: self._hosts.holder(host) or "" for host in found.hosts if host not in record.hosts}
+        record.service = found.service
+        ports = [(service, port) for service, port in [found.service or ("", None)] if port is not None]
+        self.unresolved |= self._ports.claim(key, ports) - {key}
+        record.port_holder = next((self._ports.holder(port) or "" for port in ports), "")
+        if self.leads:
+            self.exposures.settle(record)
+
+    def _settle_local(self, record: Record, found: Resolution) -> None:
+        """Endpoints, and a gateway's part of their limit. What cannot be resolved leaves what was known."""
+        record.unresolved = found.unresolved
+        if found.local is not None:
+            record.replicas = found.local.replicas
+            record.local = ir.Local(found.local.endpoints, found.local.protocol)
+        limit = self._limit(record)
+        if record.initial_limit is None and self.leads:
+            record.initial_limit = limit
+        initial_limit = limit if record.initial_limit is None else record.initial_limit
+        record.local = replace(record.local or ir.Local(), initial_limit=initial_limit, limit=limit)
+
+    def _limit(self, record: Record) -> int:
+        """Each gateway's static part of the limit."""
+        configured = record.spec.spec.offloading_config.local_limit
+        if configured is None:
+            self.leasing.set_limit(record.key, None, 0)
+            return ir.UNLIMITED
+        if not record.replicas:
+            return record.local.limit if record.local else configured.max_concurrent_requests_per_replica
+        total = configured.max_concurrent_requests_per_replica * record.replicas
+        static = max(1, total // self.gateways.count)
+        self.leasing.set_limit(record.key, total, static)
+        return static
+
+    def _use(self, key: str, needs: Iterable[Need], clusters: Iterable[str]) -> None:
+        self.health.use(key, clusters)
+        effects, secrets = self.vault.use(key, needs)
+        self._effects += effects
+        self.provide(secrets)
+
+    def provide(self, secrets: Mapping[str, ir.Secret | None]) -> None:
+        """While there is no gateway nobody has to acknowledge them: who connects gets secrets before routes."""
+        self._secrets |= secrets
+        if not self.gateways.streaming:
+            for name in secrets:
+                self.vault.delivered(name)
+
+    def _settle_metrics(self, record: Record, found: Resolution, now: float) -> None:
+        gauges = []
+        for spec, query in found.queries:
+            if isinstance(query, Unknown):
+                gauges.append(Gauge(spec, None, query))
+                continue
+            known = next((gauge for gauge in record.gauges if gauge.spec == spec and gauge.query == query), None)
+            gauges.append(known or Gauge(spec, query, Unknown("Waiting", "no answer has come yet")))
+        if gauges and not record.gauges:
+            record.watching_since_s = now
+        record.gauges = tuple(gauges)
+        queries = {gauge.query: self.inventory.targets(gauge.query) for gauge in gauges if gauge.query is not None}
+        self._effects += self.watches.use(record.key, queries)
+
+    # Deciding
+
+    def _decide(self, record: Record, now: float) -> None:
+        if record.local is None:
+            return  # it waits for another model to let go
+        known, record.remotes = record.remotes, tuple(self._remote_state(target, now) for target in record.targets)
+        for remote in record.remotes:
+            if remote.rests and not any(each.rests and each.target == remote.target for each in known):
+                self.announce(record.key, "RemoteUnhealthy", f"{remote.spec.name}: {remote.reason}.", warning=True)
+        last, seen = record.decision, record.observe(now)
+        decision = record.decision = offload.step(record.policy, last, seen, now)
+        if record.reroute():
+            self._routes[record.key] = record.route
+        if decision.state is not last.state or decision.restraint != last.restraint:
+            self.announce(record.key, decision.reason, decision.sentence, warning=bool(decision.restraint))
+        if expose := self.exposures.expose(record, now):
+            self._effects.append(expose)
+        credentials = [target.credential for target in record.targets if target.credential]
+        self._save(record, credentials)
+        deadlines = [offload.stale_at_s(record.policy, seen)] if record.policy.watched else []
+        deadlines += [self.health.rests_until_s(target.cluster) for target in record.targets]
+        deadlines += [at for name in credentials if (at := self.vault.usable_until_s(name)) is not None]
+        if (held_until_s := self.exposures.held_until_s(record, now)) is not None:
+            deadlines.append(held_until_s)
+        self._arm(record, min((at for at in deadlines if at > now), default=None))
+
+    def _follow(self, record: Record) -> None:
+        """Publishes what the leader has decided. Nothing before it has: a limit of our own could not be taken back."""
+        if record.local is None or record.told is None:
+            return
+        told = record.told.remotes
+        record.remotes = tuple(self._told_state(each, told.get(each.remote.spec.name)) for each in record.targets)
+        if record.reroute():
+            self._routes[record.key] = record.route
+
+    def _told_state(self, target: Target, told: str | None) -> RemoteState:
+        """A remote as the leader sees it, as far as our own gateways can follow."""
+        if not target.remote.ready:
+            return target.remote
+        if target.credential and not self.vault.is_delivered(target.credential):
+            return replace(target.remote, ready=False, reason="no gateway here has acknowledged its credential yet")
+        if told == Readiness.READY:
+            return target.remote
+        reason = "the leader says that it is not ready"
+        return replace(target.remote, ready=False, rests=told == Readiness.RESTS, reason=reason)
+
+    def _remote_state(self, target: Target, now: float) -> RemoteState:
+        if not target.remote.ready:
+            return target.remote
+        if target.credential and (obstacle := self.vault.obstacle(target.credential, now)):
+            return replace(target.remote, ready=False, reason=obstacle)
+        if obstacle := self.health.obstacle(target.cluster, now):
+            return replace(target.remote, ready=False, rests=True, reason=obstacle)
+        return target.remote
+
+    def _save(self, record: Record, credentials: Iterable[str]) -> None:
+        held = {name: self.vault.expires_at_s(name) for name in credentials if self.vault.is_delivered(name)}
+        saved = to_save(record, held, self.gateways.count, shared=self._config.cluster is not None)
+        if saved != record.saved:
+            record.saved = saved
+            self._effects.append(events.Save({record.key: saved}))
+
+    def _arm(self, record: Record, at_s: float | None) -> None:
+        if at_s is not None and (record.timer_at_s is None or at_s < record.timer_at_s):
+            record.timer_at_s = at_s
+            heapq.heappush(self._timers, (at_s, record.key))
+
+    def announce(self, key: str, reason: str, message: str, *, warning: bool = False) -> None:
+        if not self.leads:
+            return
+        self._effects.append(events.Announce(key, reason, message, warning))

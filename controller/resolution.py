@@ -1,0 +1,196 @@
+"""Pure: what the manifests of a model come to: endpoints, remotes, metrics; and all that they refer to, found or not.
+
+Nothing is remembered here, and nothing decided: the same objects and settings give the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from controller import policies
+from controller.api import MetricSpec, ModelDeployment, RemoteBackend
+from controller.credentials import Need, certificate_authority, need_of, secret_keys
+from controller.destinations import Destinations
+from controller.events import Kind
+from controller.exposures import Cluster
+from controller.health import HealthPolicy
+from controller.inventory import Inventory, Reference
+from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
+from controller.objects import Resolved, Workload, shadow_key
+from controller.record import Target
+from controller.remote_backend import issuer_host
+from controller.routing import RemoteState, hosts_of, remote_of
+from xds.translate import backend_cluster_name
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the engine takes from the settings. `workspace` None: a model's namespace stands for it. `referable`: the
+    namespaces that models of others may refer to, None: all. `cluster` None: there is none.
+    """
+
+    source: Source
+    default_remote: RemoteBackend | None = None
+    workspace: str | None = None
+    health: HealthPolicy = field(default_factory=HealthPolicy)
+    referable: frozenset[str] | None = None
+    destinations: Destinations = field(default_factory=Destinations)
+    cluster: Cluster | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What a model comes to. `service`: what callers use, and the number of its port, as far as they are known. `local`
+    None: its endpoints are not known, for the reason `unresolved`, if there is one. `follows`: everything looked up.
+    """
+
+    hosts: tuple[str, ...]
+    service: tuple[str, int | None] | None
+    local: Resolved | None
+    unresolved: str
+    targets: tuple[Target, ...]
+    needs: tuple[Need, ...]
+    queries: tuple[tuple[MetricSpec, Query | Unknown], ...]
+    notes: tuple[str, ...]
+    """Sentences on what is not as it may seem; nothing is wrong."""
+    follows: frozenset[Reference]
+
+
+def resolve(
+    model: ModelDeployment, refused_remotes: Mapping[str, str], inventory: Inventory, config: Config
+) -> Resolution:
+    """`refused_remotes`: clusters of remotes that a gateway refused, and its words."""
+    return _Reading(model, inventory, config).resolution(refused_remotes)
+
+
+class _Reading:
+    """One model, while it is looked at."""
+
+    def __init__(self, model: ModelDeployment, inventory: Inventory, config: Config) -> None:
+        self.model = model
+        self.namespace = model.metadata.namespace
+        self.inventory = inventory
+        self.config = config
+        self.follows: set[Reference] = set()
+
+    def resolution(self, refused_remotes: Mapping[str, str]) -> Resolution:
+        offloading = self.model.spec.offloading_config
+        workload = self._workload()
+        key, forbidden = self._service_key()
+        local, unresolved, service = self._local(key, workload) if key else (None, forbidden, None)
+        if isinstance(workload, str) and not unresolved:
+            unresolved = workload
+        remotes = [self._remote(remote, owner, refused_remotes) for remote, owner in self._remotes()]
+        return Resolution(
+            hosts=hosts_of(self.model, key),
+            service=service,
+            local=local,
+            unresolved=unresolved,
+            targets=tuple(target for target, _ in remotes),
+            needs=tuple(need for _, need in remotes if need is not None),
+            queries=tuple((spec, self._query(spec, workload)) for spec in offloading.metrics),
+            notes=policies.notes(offloading.remotes, self.model, self.inventory.policies),
+            follows=frozenset(self.follows),
+        )
+
+    # Local
+
+    def _forbidden(self, namespace: str, field_: str) -> str:
+        """Why the model may not refer to this namespace, empty if it may."""
+        referable = self.config.referable
+        if referable is None or namespace == self.namespace or namespace in referable:
+            return ""
+        return f"{field_} refers to namespace {namespace}, which the settings do not allow (referenceNamespaces)"
+
+    def _workload(self) -> Workload | str | None:
+        """What runs the model, why that is not known, or None outside a cluster."""
+        if self.config.cluster is None:
+            return None
+        ref = self.model.spec.model_source_ref
+        if forbidden := self._forbidden(ref.namespace or self.namespace, "modelSourceRef"):
+            return forbidden
+        reference = Kind(ref.kind), ref.object_key(self.namespace)
+        self.follows.add(reference)
+        return self.inventory.workloads.get(reference) or f"{ref.kind} {reference[1]} does not exist"
+
+    def _service_key(self) -> tuple[str, str]:
+        """The Service that callers use, or '' and why there is none."""
+        ref = self.model.spec.service_ref
+        if ref is not None:
+            forbidden = self._forbidden(ref.namespace or self.namespace, "serviceRef")
+            return ("", forbidden) if forbidden else (ref.object_key(self.namespace), "")
+        if self.config.cluster is None:
+            return "", "spec.serviceRef is missing, so no local endpoint is known"
+        return self.model.key, ""  # one is made for it
+
+    def _local(
+        self, key: str, workload: Workload | str | None
+    ) -> tuple[Resolved | None, str, tuple[str, int | None] | None]:
+        """The endpoints, or why they are not known; and the Service with the port that callers use."""
+        ref = self.model.spec.service_ref
+        port = ref.target_port if ref else None
+        self.follows.add((Kind.SERVICE, key))
+        if self.config.cluster:
+            self.follows.add((Kind.SERVICE, shadow_key(key)))
+        service = self.inventory.services.get(key)
+        taken = service.tcp_port(port) if service else None
+        used = key, taken.port if taken else port
+        resolved = self.inventory.endpoints(key, port)
+        if isinstance(resolved, Resolved):
+            return resolved, "", used
+        if isinstance(workload, Workload) and not workload.ready and (resolved is None or workload.desired == 0):
+            return Resolved(()), resolved or "", used  # nothing runs, so nothing has to be found
+        return None, resolved or "", used
+
+    # Remotes
+
+    def _remotes(self) -> Iterable[tuple[RemoteBackend, str]]:
+        """The remotes in slot order, each with the name of who owns a secret written into it."""
+        if configured := self.model.spec.offloading_config.remotes:
+            return [(remote, f"{self.model.key}/{remote.name}") for remote in configured]
+        default = self.config.default_remote
+        return [(default, "config")] if default else []
+
+    def _remote(
+        self, remote: RemoteBackend, owner: str, refused_remotes: Mapping[str, str]
+    ) -> tuple[Target, Need | None]:
+        obstacle = self._obstacle(remote)
+        secrets = self.inventory.secrets
+        need, ca_pem, missing = None, None, ""
+        if not obstacle:
+            self.follows |= {(Kind.SECRET, key) for key in secret_keys(remote, self.namespace)}
+            need = need_of(remote, self.model, owner, secrets)
+            ca_pem, missing = certificate_authority(remote, self.namespace, secrets)
+            if need is not None:
+                missing = missing or need.missing
+        credential = need.credential if need else None
+        target = remote_of(remote, self.model, self.config.workspace or self.namespace, credential, ca_pem)
+        reason = obstacle or missing
+        state = RemoteState(remote, target, ready=not reason, reason=reason, refused=bool(obstacle))
+        cluster = backend_cluster_name(target.backend)
+        if words := refused_remotes.get(cluster):
+            state = replace(state, ready=False, refused=True, reason=f"refused by {words}")
+        return Target(state, credential.secret if credential else None, cluster), need
+
+    def _obstacle(self, remote: RemoteBackend) -> str:
+        """Why the gateway must not even be told of this remote, empty if it may."""
+        for key in secret_keys(remote, self.namespace):
+            if forbidden := self._forbidden(key.partition("/")[0], "a Secret reference"):
+                return forbidden
+        hosts = filter(None, (remote.address, issuer_host(remote)))
+        if denied := next(filter(None, map(self.config.destinations.obstacle, hosts)), ""):
+            return denied
+        self.follows |= {(Kind.POLICY, key) for key in policies.policy_keys(self.model)}
+        return policies.allowed(remote, self.model, self.inventory.policies)
+
+    # Metrics
+
+    def _query(self, spec: MetricSpec, workload: Workload | str | None) -> Query | Unknown:
+        ref = self.model.spec.metric_service_ref
+        if ref and (forbidden := self._forbidden(ref.namespace or self.namespace, "metricServiceRef")):
+            return Unknown("RefNotPermitted", forbidden)
+        query = query_for(spec, self.model, self.config.source, workload)
+        if isinstance(query, ScrapeQuery):
+            self.follows |= {(Kind.SERVICE, query.service), (Kind.SERVICE, shadow_key(query.service))}
+        return query
