@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash -euo pipefail
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-tools bench lint check protos lock wheel-check clean
+.PHONY: help venv demo test test-tools bench lint check protos crds lock wheel-check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -59,6 +59,7 @@ lint: .venv/.stamp ## everything but the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m protos.generate --check
+	$(BIN)/python -m helm.generate --check
 
 check: lint test ## what CI asks of the source
 
@@ -67,6 +68,9 @@ wheel-check: ## the wheel, built, installed elsewhere and tried
 
 protos: .venv/.stamp ## regenerate protos/ from the pinned Envoy
 	$(BIN)/python -m protos.generate
+
+crds: .venv/.stamp ## regenerate helm/spillway/crds/ from controller/api.py
+	$(BIN)/python -m helm.generate
 
 $(CACHE)/pip-tools/bin/pip-compile:
 	$(PYTHON) -m venv --without-pip $(CACHE)/pip-tools

@@ -75,7 +75,7 @@ ObjectName = Annotated[Text, AfterValidator(_checked_object_name)]
 
 class Metadata(ApiModel):
     unread = frozenset(
-        {"deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "managedFields"}
+        {"deletionGracePeriodSeconds", "finalizers", "generateName", "managedFields"}
         | {"ownerReferences", "resourceVersion", "selfLink"}
     )
     name: ObjectName
@@ -85,6 +85,12 @@ class Metadata(ApiModel):
     generation: Int = 0
     uid: str | None = None
     creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+
+    @property
+    def is_leaving(self) -> bool:
+        """It is to be deleted, and still there because of its finalizers."""
+        return self.deletion_timestamp is not None
 
 
 class _ObjectReference(ApiModel):
@@ -93,7 +99,7 @@ class _ObjectReference(ApiModel):
     kind: Text | None = None
     name: Text
     namespace: Text | None = None
-    """None: the namespace of the object that refers."""
+    """Absent: the namespace of the object that refers. Others work where the controller's settings allow them."""
 
     def object_key(self, namespace: str) -> str:
         """'namespace/name' of what is referred to, from an object in `namespace`."""
@@ -107,13 +113,17 @@ class ModelSourceRef(_ObjectReference):
 
 
 class ServiceRef(_ObjectReference):
-    """A Service. `target_port`, whatever its name says, is the number of one of the Service's own ports."""
+    """A Service."""
 
     target_port: Port | None = None
+    """The number of one of the Service's own ports, whatever the name says. Absent: its only or first one."""
 
 
 class PolicyRef(_ObjectReference):
+    """A Policy that restricts where requests may go."""
+
     ref_type: Literal["remotePolicy", "localPolicy"]
+    """localPolicy: a Policy of this cluster. remotePolicy: one that only Beamlit knows, which is not applied here."""
 
 
 class ServerlessConfig(ApiModel):
@@ -122,30 +132,46 @@ class ServerlessConfig(ApiModel):
     min_num_replicas: Annotated[Int, Field(ge=0)] = 0
     max_num_replicas: Annotated[Int, Field(ge=0)] = 10
     metric: str | None = None
+    """What the copy scales on."""
     target: str | None = None
+    """The value of metric that the copy scales to."""
     scale_up_minimum: Annotated[Int, Field(ge=2)] | None = None
+    """How many replicas the copy has at least, once it has any."""
     scale_down_delay: str | None = None
     stable_window: str | None = None
     last_pod_retention_period: str | None = None
 
 
 class Behavior(SharedModel):
-    """When traffic leaves and comes back: controller/offload.py has the theory."""
+    """When traffic leaves and comes back."""  # controller/offload.py has the theory
 
     percentage: Percentage = 100
+    """The share of the requests that leaves while a metric is reached; with strategy Proportional, the most of it."""
     strategy: Strategy = Strategy.FIXED
+    """Fixed: percentage leaves. Proportional: as much as brings the metric to its target."""
     activation_seconds: Seconds = 5.0
+    """How long a metric must be reached without a break before traffic leaves."""
     buffer_seconds: Seconds = 60.0
+    """How long local must have been able to carry everything before all of it comes back."""
     max_step_percentage: Annotated[Int, Field(ge=1, le=100)] = 25
+    """The most that strategy Proportional moves at once."""
     interval_seconds: Seconds = 5.0
+    """The time from one move of strategy Proportional to the next."""
     metric_scope: Scope = Scope.LOCAL
+    """Local: the metrics follow what local serves. Total: they count all requests, those that left included."""
     stale_seconds: Annotated[Seconds, Field(gt=0)] = 60.0
+    """A metric without a sample for so long is unavailable."""
     on_metrics_unavailable: OnUnavailable = OnUnavailable.HOLD
+    """What happens while no metric is available. Hold: what was. Local, Remote: everything goes there."""
     mode: Mode = Mode.AUTO
+    """Off: nothing leaves. Force: percentage leaves, whatever the metrics say. DryRun: as Auto, but nothing moves."""
 
 
 class LocalLimit(SharedModel):
+    """A request that finds all replicas at this limit leaves at once, whatever the metrics say."""
+
     max_concurrent_requests_per_replica: Annotated[Int, Field(ge=1, le=ir.UNLIMITED)]
+    """Over all gateways together; as many as a replica works on at once."""
 
 
 class SessionAffinity(SharedModel):
@@ -155,16 +181,23 @@ class SessionAffinity(SharedModel):
 
 
 class RetrySpec(SharedModel):
-    """`attempts`: further destinations to try, None: all. `status_codes`: answers that are tried elsewhere."""
+    """What happens to a request that a destination could not take."""
 
     attempts: Annotated[Int, Field(ge=0, le=ir.MAX_REMOTES)] | None = None
+    """How many further destinations are tried. Absent: all."""
     status_codes: tuple[StatusCode, ...] = (429,)
+    """Answers that mean "not me" and are tried elsewhere, whichever destination they come from."""
 
 
 class OffloadingConfig(ApiModel):
+    """Where requests go when local cannot take them, and when that is."""
+
     remote_backend: RemoteBackend | None = None
+    """The only remote. With neither remoteBackend nor remoteBackends: the settings' default remote."""
     remote_backends: tuple[RemoteBackend, ...] = ()
+    """Several remotes, each with a name of its own."""
     metrics: tuple[MetricSpec, ...] = ()
+    """What is watched. Any one that reaches its target sends traffic away."""
     behavior: Behavior = Behavior()
     local_limit: LocalLimit | None = None
     session_affinity: SessionAffinity | None = None
@@ -197,17 +230,26 @@ class Takeover(StrEnum):
 
 
 class ModelSpec(ApiModel):
+    """What the model is, where it runs, and how it overflows."""
+
     model: Text
+    """The model's name on the remotes. One ModelDeployment may have it in an environment."""
     enabled: Bool = True
+    """false: nothing leaves, and the Service is as it was before."""
     model_source_ref: ModelSourceRef
     service_ref: ServiceRef | None = None
+    """The Service that callers use. Absent: one is made, with the name of the ModelDeployment."""
     metric_service_ref: ServiceRef | None = None
+    """The Service whose endpoints serve the metrics. Absent: serviceRef."""
     environment: Text = "production"
     policies: tuple[PolicyRef, ...] = ()
+    """Those of one type add up, those of different types restrict each other; no Policy of a type allows all."""
     serverless_config: ServerlessConfig | None = None
     offloading_config: OffloadingConfig = OffloadingConfig()
     takeover: Takeover | None = None
-    """None: as the settings say."""
+    """Auto: callers of the Service are led to the gateway. Manual: nothing is touched, they use the gateway's address.
+    Absent: as the controller's settings say.
+    """
 
 
 class _Resource(ApiModel):
@@ -234,19 +276,24 @@ class ModelDeployment(_Resource):
 
 
 class PolicyLocation(ApiModel):
+    """A place that is allowed: one location, or a whole country or continent."""
+
     type: Literal["location", "country", "continent"]
     name: Text
 
 
 class PolicySpec(ApiModel):
+    """What is allowed."""
+
     display_name: str | None = None
     type: Literal["location", "flavor"]
+    """Which of locations and flavors counts."""
     locations: tuple[PolicyLocation, ...] = ()
     flavors: tuple[Flavor, ...] = ()
 
 
 class Policy(_Resource):
-    """Where a model's remote copy may run. Policies of one type add up, types restrict each other."""
+    """Where requests of the models that name it may go. Policies of one type add up, types restrict each other."""
 
     api_version_expected = POLICY_API_VERSION
     spec: PolicySpec

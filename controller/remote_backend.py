@@ -24,7 +24,8 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _VARIABLE = re.compile(r"\$(\w*)")
 _PREFIX = re.compile(r"[A-Za-z0-9/$._~!&'()*+,;=:@%-]*")
-_NOT_TO_SET = frozenset({"host", "connection", "content-length", "transfer-encoding", "upgrade"})
+NOT_TO_SET = frozenset({"host", "connection", "content-length", "transfer-encoding", "upgrade"})
+"""Headers of a request that are the gateway's own."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -262,6 +263,6 @@ class RemoteBackend(SharedModel):
         if len(set(lower)) < len(lower):
             raise ValueError("headersToAdd names a header twice; upper and lower case are the same")
         for name in lower:
-            if name in _NOT_TO_SET or name.startswith("x-spillway-"):
+            if name in NOT_TO_SET or name.startswith("x-spillway-"):
                 raise ValueError(f"headersToAdd must not set {name}; the gateway sets it itself")
         return self

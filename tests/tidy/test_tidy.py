@@ -27,7 +27,8 @@ MAX_MODULE_LINES = 400
 MACHINE_PATH = re.compile(r"(?<![\w.$})-])/(?:work|root|tmp|home/\w+)(?=[/\s\"'`:])")
 GENERATED = re.compile(r"protos/(?!generate\.py|README\.md)|requirements/.*\.txt")
 
-SOURCES = sorted([path for package in OURS for path in (ROOT / package).rglob("*.py")] + [ROOT / "protos/generate.py"])
+GENERATORS = [ROOT / "helm/generate.py", ROOT / "protos/generate.py"]
+SOURCES = sorted([path for package in OURS for path in (ROOT / package).rglob("*.py")] + GENERATORS)
 ALL_PYTHON = SOURCES + sorted((ROOT / "tests").rglob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
 
 
