@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from controller.api import ModelDeployment, Policy, Problem
 from controller.metrics import Query, Reading
-from controller.objects import EndpointSlice, GatewayPod, Secret, Service, Workload
+from controller.objects import EndpointSlice, GatewayPod, Secret, Service, ServicePort, Workload
 from xds import ir
 from xds.events import GatewayEvent
 
@@ -234,17 +234,30 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class NewService:
+    """A Service that is made for a model that names none, and goes with it: it is owned by the ModelDeployment
+    `owner_name` of its namespace.
+    """
+
+    owner_name: str
+    owner_uid: str
+    selector: Mapping[str, str]
+    ports: tuple[ServicePort, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Exposure:
     """What callers of a model's Service shall reach: on `port` (None: its only or first one) the `gateways` at
     `gateway_port`, on its other ports the pods; while there are no `gateways`, the pods on all ports.
 
-    `gateways`: ready ones that have acknowledged the model's listener, by name.
+    `gateways`: ready ones that have acknowledged the model's listener, by name. `make`: the Service, if it is missing.
     """
 
     service: str
     port: int | None
     gateway_port: int
     gateways: tuple[GatewayPod, ...]
+    make: NewService | None = None
 
 
 @dataclass(frozen=True, slots=True)

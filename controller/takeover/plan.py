@@ -1,0 +1,264 @@
+"""Pure: what to do next so that the callers of a Service reach the gateway, or what they reached before.
+
+Theory
+------
+Kubernetes sends callers of a Service to the union of its EndpointSlices, whoever wrote them. While the Service has a
+selector its controller writes them; without one nobody does, but nobody removes them either: the last ones stay, stale
+for ever, and so does the Endpoints object, which another controller then copies into one more slice.
+
+    free     selector, the controller's slices
+    beside   the same, and ours: callers reach pods and gateway
+    cut      no selector (an annotation keeps it); stale slices and ours
+    taken    no selector; only ours
+
+    free -> beside    a shadow Service with the same selector collects the pods; from its slices ours are written
+    beside -> cut     one patch moves the selector into the annotation; not before all slices of ours are there, and the
+                      shadow's have every endpoint that the Service's own have ready
+    cut -> taken      Endpoints first, or its copy would come back; then every slice of the two controllers, for as long
+                      as the Service is taken: a controller with a stale cache may write one more
+    taken -> beside   one patch puts the selector back
+    beside -> free    ours go, not before the controller's slices have every endpoint that the shadow's have ready; then
+                      the shadow, then the annotations
+
+No step removes an endpoint unless another that serves is there, so no order of stops and starts loses a caller. Nothing
+is remembered of what was done (but how often somebody else undid it, see `contest`): each plan starts from what is
+there, so a crash after any action, a lost answer, or somebody's edit is just another beginning. What is there is always
+enough to go back: the selector stands in the Service, else in the annotation, else in the shadow; our slices and the
+shadow are known by their labels, and the annotations go last.
+
+Patches hold only for the very version of the Service that was seen. Whoever carries plans out must have read the API
+server after the last action before it follows one that does more than writing slices of ours: a cache may still
+show slices that are gone (`Step.is_additive`).
+
+A Service that its user wrote without selector, with the annotation in its place, is `cut` from the beginning; nobody
+will ever put a selector back. When such a Service is given back it gets the selector, since its callers should
+be served; the annotation, being the user's, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+
+from controller.events import Exposure
+from controller.objects import SELECTOR_ANNOTATION, ServicePort, shadow_key
+from controller.takeover.actions import (
+    Action,
+    DeleteEndpoints,
+    DeleteShadow,
+    DeleteSlice,
+    EditPorts,
+    EditService,
+    MakeService,
+    PutShadow,
+    PutSlice,
+)
+from controller.takeover.contest import Contest, watch
+from controller.takeover.obstacles import Obstacle, obstacle_of, port_of, selector_behind
+from controller.takeover.slices import covers, desired_slices
+from controller.takeover.world import (
+    BY_SELECTOR,
+    MIRRORED,
+    MODEL_ANNOTATION,
+    ServiceView,
+    World,
+    managed_by,
+    selector_of,
+    selector_text,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Of the type ServiceTakenOver. `status`: 'True' or 'False'."""
+
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now, in this order and only while each succeeds; then plan again. `conditions`: by model. `wake_at`:
+    when time alone changes the plan. Without actions, it is done, or waits for Kubernetes or for time.
+    """
+
+    actions: tuple[Action, ...] = ()
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    contest: Contest = field(default_factory=Contest)
+    wake_at: float | None = None
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether it may be followed on what a cache shows."""
+        return all(isinstance(action, PutSlice) for action in self.actions)
+
+
+def plan(seen: World, wanted: Mapping[str, Exposure], contest: Contest, now: float) -> Step:
+    """The next step for one Service. `wanted`: by model, what is wanted of it; empty: that it is as it was before.
+    `contest`: that of the last plan. `now`: seconds since the epoch.
+    """
+    service = seen.service
+    if service is None:
+        return _without_service(seen, wanted)
+    obstacles = {model: obstacle_of(seen, exposure) for model, exposure in sorted(wanted.items())}
+    conditions = {model: _refused(obstacle) for model, obstacle in obstacles.items() if obstacle is not None}
+    granted = {model: wanted[model] for model, obstacle in obstacles.items() if obstacle is None}
+    if not granted:
+        return Step(_give_back(seen), conditions)
+    contest = watch(contest, service, _terms(seen, granted), now)
+    wake_at = contest.retake_at_s if contest.retake_at_s > now else None
+    waiting: Condition | None
+    if contest.is_given_up(now):
+        actions, waiting = _give_back(seen), _contested(service, contest)
+    elif service.selector and wake_at is not None:
+        actions, waiting = _stand_beside(seen, granted)[0], _put_back(service, contest, wake_at - now)
+    else:
+        actions, waiting = _take(seen, granted)
+    if actions and waiting is None:
+        waiting = _in_progress(service)
+    for model, exposure in granted.items():
+        conditions[model] = waiting or _taken(service, exposure)
+    return Step(actions, conditions, contest, wake_at)
+
+
+def _without_service(seen: World, wanted: Mapping[str, Exposure]) -> Step:
+    conditions = {
+        model: Condition("False", "ServiceNotFound", f"There is no Service {exposure.service}.")
+        for model, exposure in wanted.items()
+    }
+    makes = [MakeService(each.service, each.make) for _, each in sorted(wanted.items()) if each.make is not None]
+    return Step((*_remove(seen), *makes[:1]), conditions)
+
+
+def _take(seen: World, granted: Mapping[str, Exposure]) -> tuple[tuple[Action, ...], Condition | None]:
+    """One step towards `taken`, and what it waits for."""
+    service = _service(seen)
+    actions, waiting = _stand_beside(seen, granted)
+    if actions or waiting is not None:
+        return actions, waiting
+    if service.selector and not covers(seen.pods, seen.selected):
+        return (), _in_progress(service, f"{shadow_key(service.key)} has not yet all of its ready endpoints")
+    selector = selector_behind(seen)
+    annotations: dict[str, str | None] = {}
+    if service.kept is None or selector_of(service.kept) != selector:
+        annotations[SELECTOR_ANNOTATION] = selector_text(selector or {})
+    if service.models != (models := ",".join(granted)):
+        annotations[MODEL_ANNOTATION] = models
+    if service.selector or annotations:
+        return (EditService(service, {} if service.selector else None, annotations),), None
+    endpoints = (DeleteEndpoints(service.key),) if seen.endpoints else ()
+    stale = managed_by(seen.slices, BY_SELECTOR, MIRRORED)
+    return (*endpoints, *(DeleteSlice(each.key) for each in stale)), None
+
+
+def _stand_beside(seen: World, granted: Mapping[str, Exposure]) -> tuple[tuple[Action, ...], Condition | None]:
+    """One step towards `beside`, or towards what is to be there once it is left, and what it waits for."""
+    service, shadow, selector = _service(seen), seen.shadow, selector_behind(seen) or {}
+    if actions := _as_made(service, granted):
+        return actions, None
+    if shadow is not None and shadow.owners - {service.uid}:
+        return (DeleteShadow(shadow.key, shadow.uid),), None
+    if shadow is None or not _follows(shadow, service, selector):
+        return (PutShadow(service, selector),), None
+    taken = {port: each for each in granted.values() if isinstance(port := port_of(service, each), ServicePort)}
+    desired = {each.key: each for each in desired_slices(service, seen.pods, taken)}
+    ours = {each.key: each for each in seen.ours}
+    puts = tuple(PutSlice(service, each) for key, each in desired.items() if ours.get(key) != each)
+    if not seen.pods:
+        return puts, _in_progress(service, f"{shadow.key} has no EndpointSlice yet")
+    return (*puts, *(DeleteSlice(key) for key in ours if key not in desired)), None
+
+
+def _give_back(seen: World) -> tuple[Action, ...]:
+    """One step towards `free`; none if it is, or has to wait for Kubernetes."""
+    service = _service(seen)
+    if not seen.is_touched:
+        return ()
+    selected = service.type != "ExternalName"  # whose slices nobody writes
+    if selected and not service.selector and (selector := selector_behind(seen)):
+        return (EditService(service, selector),)
+    if selected and service.selector and seen.ours and not (seen.selected and covers(seen.selected, seen.pods)):
+        return ()
+    annotations: dict[str, str | None] = {}
+    if service.models is not None:
+        annotations[MODEL_ANNOTATION] = None
+    if service.kept_by_us:
+        annotations[SELECTOR_ANNOTATION] = None
+    edit = (EditService(service, annotations=annotations, disown=True),) if annotations else ()
+    return (*_remove(seen), *edit)
+
+
+def _remove(seen: World) -> tuple[Action, ...]:
+    shadow = (DeleteShadow(seen.shadow.key, seen.shadow.uid),) if seen.shadow and seen.owns_shadow else ()
+    return (*(DeleteSlice(each.key) for each in seen.ours), *shadow)
+
+
+def _as_made(service: ServiceView, granted: Mapping[str, Exposure]) -> tuple[Action, ...]:
+    """What a Service of our own making lacks."""
+    for new in (each.make for each in granted.values() if each.make is not None):
+        ports = tuple(replace(port, target_port=port.target_port or port.port) for port in new.ports)
+        if service.ports != ports:
+            return (EditPorts(service, ports),)
+        if service.selector and service.selector != new.selector:
+            return (EditService(service, new.selector),)
+        if not service.selector and selector_of(service.kept or "") != new.selector:
+            return (EditService(service, annotations={SELECTOR_ANNOTATION: selector_text(new.selector)}),)
+    return ()
+
+
+def _follows(shadow: ServiceView, service: ServiceView, selector: Mapping[str, str]) -> bool:
+    """Whether it collects the pods of the Service, as the Service itself would."""
+    return (
+        shadow.selector == selector
+        and shadow.ports == service.ports
+        and shadow.owners == {service.uid}
+        and shadow.shadow_of == service.name
+        and shadow.families == service.families
+        and shadow.not_ready_too == service.not_ready_too
+    )
+
+
+def _terms(seen: World, granted: Mapping[str, Exposure]) -> Hashable:
+    """What, once it changes, makes it worth taking over a Service that was given up."""
+    service = _service(seen)
+    ports = tuple((model, exposure.port) for model, exposure in granted.items())
+    return service.uid, selector_text(selector_behind(seen) or {}), service.ports, ports
+
+
+def _service(seen: World) -> ServiceView:
+    assert seen.service is not None
+    return seen.service
+
+
+def _refused(obstacle: Obstacle) -> Condition:
+    return Condition("False", obstacle.reason, obstacle.message)
+
+
+def _taken(service: ServiceView, exposure: Exposure) -> Condition:
+    if not exposure.gateways:
+        words = f"No gateway is ready for this model, so callers of Service {service.key} reach its pods directly."
+        return Condition("True", "NoGateway", words)
+    port = port_of(service, exposure)
+    number = port.port if isinstance(port, ServicePort) else exposure.port
+    return Condition("True", "TakenOver", f"Callers of Service {service.key}, port {number}, reach the gateway.")
+
+
+def _in_progress(service: ServiceView, waits_for: str = "") -> Condition:
+    words = f"Service {service.key} is being taken over" + (f": Service {waits_for}." if waits_for else ".")
+    return Condition("False", "InProgress", words)
+
+
+def _put_back(service: ServiceView, contest: Contest, in_s: float) -> Condition:
+    words = f"{contest.by} put spec.selector of Service {service.key} back; it is taken over again in {in_s:.0f} s."
+    return Condition("False", "SelectorPutBack", words)
+
+
+def _contested(service: ServiceView, contest: Contest) -> Condition:
+    words = (
+        f"{contest.by} keeps putting spec.selector of Service {service.key} back, so its callers reach the pods. "
+        "Either have it ignore that field (Argo CD: ignoreDifferences for /spec/selector, and the sync option "
+        "RespectIgnoreDifferences=true), or write into the manifest, in place of the selector, the annotation "
+        f'{SELECTOR_ANNOTATION}: "{selector_text(service.selector)}", or set spec.takeover: Manual in the model.'
+    )
+    return Condition("False", "Contested", words)
