@@ -24,7 +24,7 @@ In two things the HPA's rule would be wrong here, since it asks what will be eno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -74,7 +74,6 @@ class Sample:
 class Usage:
     """What the containers of a pod use, from metrics.k8s.io."""
 
-    pod: str
     containers: Mapping[str, Quantities]
     at_s: float | None = None
     window_s: float = 0.0
@@ -102,14 +101,17 @@ class _Counted:
     missing: tuple[str, ...]
 
 
-def read_resource(query: ResourceQuery, pods: Sequence[Pod], usages: Iterable[Usage], now: float) -> Reading:
-    """`pods`: those that the query selects. `usages`: of these pods, and of any others. The value is in percent for a
-    Utilization target, else the average.
+def read_resource(query: ResourceQuery, pods: Sequence[Pod], usages: Mapping[str, Usage], now: float) -> Reading:
+    """`pods`: those that the query selects. `usages`: by the pod's name, of any other pods too. The value is in percent
+    for a Utilization target, else the average.
     """
     target = query.target
     try:
-        found = {usage.pod: usage.sample(query.resource, query.container) for usage in usages}
-        samples = {pod: sample for pod, sample in found.items() if sample is not None}
+        samples = {
+            pod.name: sample
+            for pod in pods
+            if pod.name in usages and (sample := usages[pod.name].sample(query.resource, query.container))
+        }
         counted = _count(pods, samples, now, is_cpu=query.resource == "cpu")
         if isinstance(counted, Unknown):
             return counted

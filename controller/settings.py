@@ -19,8 +19,10 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from controller.api import Takeover
+from controller.destinations import LOCAL_ONLY, Destinations, check_rule
 from controller.metrics import Source
-from controller.parsing import ApiModel, Invalid, Problem, Text, parse_as
+from controller.parsing import ApiModel, Invalid, Port, Problem, Text, parse_as
 from controller.remote_backend import RemoteBackend, split_host
 from xds import ir
 
@@ -53,6 +55,13 @@ class PrometheusSettings(ApiModel):
         return self
 
 
+class MetricsApiSettings(ApiModel):
+    """How often the metrics APIs of the cluster are asked."""
+
+    interval_seconds: Interval = 15.0
+    timeout_seconds: Interval = 10.0
+
+
 class EndpointSettings(ApiModel):
     """How often ready endpoints are asked for their own metrics."""
 
@@ -62,6 +71,7 @@ class EndpointSettings(ApiModel):
 
 class MetricInformer(ApiModel):
     type: Source = Source.KUBERNETES
+    kubernetes: MetricsApiSettings = MetricsApiSettings()
     prometheus: PrometheusSettings = PrometheusSettings()
     endpoints: EndpointSettings = EndpointSettings()
 
@@ -77,10 +87,33 @@ def _resolver(value: str) -> str:
     return value
 
 
+def _port_range(value: str) -> str:
+    first, _, last = value.partition("-")
+    if not (first.isdigit() and last.isdigit() and 1_024 <= int(first) <= int(last) <= 65_535):
+        raise ValueError("must be two port numbers from 1024 to 65535 such as 20000-29999, the lower first")
+    return value
+
+
 class GatewaySettings(ApiModel):
-    """`dns_resolvers`: the DNS servers that remotes are looked up at, 'address:port'; none: the system's."""
+    """`dns_resolvers`: the DNS servers that remotes are looked up at, 'address:port'; none: the system's. In a cluster,
+    `ports` are those that models get, each its own, and at `listen` callers come in who name a model by its Host.
+    """
 
     dns_resolvers: tuple[Annotated[str, AfterValidator(_resolver)], ...] = ()
+    ports: Annotated[Text, AfterValidator(_port_range)] = "20000-29999"
+    address: Text = "0.0.0.0"
+    listen: Port = 8080
+
+    @model_validator(mode="after")
+    def _ports_are_apart(self) -> GatewaySettings:
+        if self.listen in self.port_range:
+            raise ValueError(f"listen ({self.listen}) must not be one of ports ({self.ports})")
+        return self
+
+    @property
+    def port_range(self) -> range:
+        first, _, last = self.ports.partition("-")
+        return range(int(first), int(last) + 1)
 
     @property
     def resolvers(self) -> tuple[ir.Endpoint, ...]:
@@ -100,8 +133,34 @@ class XdsSettings(ApiModel):
     tls: XdsTls | None = None
 
 
+class DestinationSettings(ApiModel):
+    """Where remotes and token issuers may be: DNS names, names with '*', addresses, networks. `deny` None: loopback and
+    link-local in a cluster, nothing outside one.
+    """
+
+    allow: tuple[Annotated[str, AfterValidator(check_rule)], ...] = ()
+    deny: tuple[Annotated[str, AfterValidator(check_rule)], ...] | None = None
+
+
+class LeaderElection(ApiModel):
+    """As in every Kubernetes controller; the Lease is in the controller's own namespace."""
+
+    name: Text = "spillway"
+    lease_duration_seconds: Annotated[float, Field(strict=True, ge=2, le=600)] = 15.0
+    renew_deadline_seconds: Annotated[float, Field(strict=True, ge=1, le=600)] = 10.0
+    retry_period_seconds: Annotated[float, Field(strict=True, ge=0.1, le=600)] = 2.0
+
+    @model_validator(mode="after")
+    def _deadlines_fit(self) -> LeaderElection:
+        if not self.lease_duration_seconds > self.renew_deadline_seconds > self.retry_period_seconds:
+            raise ValueError(
+                "leaseDurationSeconds must be above renewDeadlineSeconds, and that above retryPeriodSeconds"
+            )
+        return self
+
+
 class ProxyService(ApiModel):
-    """The predecessor's gateway Service. Kept for the cluster mode."""
+    """The gateway's Service in the cluster; its endpoints are the gateway's pods."""
 
     unread = frozenset({"adminPort", "admin_port"})
     namespace: Text | None = None
@@ -120,7 +179,9 @@ class Settings(ApiModel):
     """Everything that can be configured. Absent keys have the predecessor's defaults.
 
     `namespaces`: a comma list, '' for all; None where it is not given, which is all as well outside a cluster.
-    `workspace`: what $workspace in a path prefix stands for; None: the model's namespace.
+    `workspace`: what $workspace in a path prefix stands for; None: the model's namespace. `takeover`: of the Services
+    of models that do not say. `reference_namespaces`: those that models of others may refer to, '*' for all; None: none
+    in a cluster, all outside one.
     """
 
     unread = _LATER
@@ -131,10 +192,28 @@ class Settings(ApiModel):
     proxy_service: ProxyService = ProxyService()
     default_remote_backend: RemoteBackend | None = None
     workspace: Text | None = None
+    takeover: Takeover = Takeover.AUTO
+    reference_namespaces: tuple[Text, ...] | None = None
+    destinations: DestinationSettings = DestinationSettings()
+    leader_election: LeaderElection = LeaderElection()
     gateway: GatewaySettings = GatewaySettings()
     xds: XdsSettings = XdsSettings()
     beamlit_base_url: Text = "https://api.beamlit.com/v0"
     beamlit_token: SecretStr | None = None
+
+    def referable(self, *, in_cluster: bool) -> frozenset[str] | None:
+        """The namespaces that models of others may refer to, None for all."""
+        listed = self.reference_namespaces
+        if listed is None:
+            return frozenset() if in_cluster else None
+        return None if "*" in listed else frozenset(listed)
+
+    def reachable(self, *, in_cluster: bool) -> Destinations:
+        """Where remotes and token issuers may be."""
+        deny = self.destinations.deny
+        if deny is None:
+            deny = LOCAL_ONLY if in_cluster else ()
+        return Destinations(self.destinations.allow, deny)
 
     def in_scope(self, namespace: str) -> bool:
         """Whether models of this namespace are served."""

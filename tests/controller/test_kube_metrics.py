@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -50,10 +51,15 @@ def pod(name: str, request: str | None = "1", **fields: Any) -> Pod:
     return Pod(name, **{"containers": containers, **ready, **fields})
 
 
-def usage(name: str, *values: str, at_s: float = NOW, window_s: float = 30.0) -> Usage:
-    """Of a pod whose containers are `main`, `side` ..."""
+def usage(name: str, *values: str, at_s: float | None = NOW, window_s: float = 30.0) -> dict[str, Usage]:
+    """Of a pod whose containers are `main` and `side`, by the pod's name."""
     containers = dict(zip(("main", "side"), ({"cpu": value, "memory": value} for value in values), strict=False))
-    return Usage(name, containers, at_s, window_s)
+    return {name: Usage(containers, at_s, window_s)}
+
+
+def usages_of(values: Iterable[str]) -> dict[str, Usage]:
+    """Of pods p0, p1 ..., with one container each."""
+    return {name: each for index, value in enumerate(values) for name, each in usage(f"p{index}", value).items()}
 
 
 def unknown(reading: Reading) -> str:
@@ -90,7 +96,7 @@ def test_defect_13_utilization_is_what_all_use_in_percent_of_what_all_request(
     percent: int, requests: list[str], used: list[str], expected: tuple[float, float]
 ) -> None:
     pods = [pod(f"p{number}", request) for number, request in enumerate(requests)]
-    usages = [usage(f"p{number}", value) for number, value in enumerate(used)]
+    usages = usages_of(used)
 
     value, share = known(read_resource(utilization(percent), pods, usages, NOW))
     assert (value, share) == pytest.approx(expected)
@@ -110,7 +116,7 @@ def test_defect_13_an_average_is_divided_by_the_pods_once(
     target: str, used: list[str], expected: tuple[float, float]
 ) -> None:
     pods = [pod(f"p{number}", request=None) for number in range(len(used))]
-    usages = [usage(f"p{number}", value) for number, value in enumerate(used)]
+    usages = usages_of(used)
 
     assert known(read_resource(average(target), pods, usages, NOW)) == expected
 
@@ -129,7 +135,7 @@ def test_a_pods_metric_is_the_average_over_the_pods(
 
 def test_all_containers_of_a_pod_add_up_sidecars_too() -> None:
     both = pod("p", containers={"main": {"cpu": "1"}, "side": {"cpu": "500m"}})
-    assert known(read_resource(utilization(50), [both], [usage("p", "600m", "150m")], NOW)) == (50, 1.0)
+    assert known(read_resource(utilization(50), [both], usage("p", "600m", "150m"), NOW)) == (50, 1.0)
 
 
 @pytest.mark.parametrize(("container", "expected"), [("main", (60, 0.75)), ("side", (30, 0.375))])
@@ -138,17 +144,17 @@ def test_defect_13_of_a_container_resource_only_the_container_counts(
 ) -> None:
     both = pod("p", containers={"main": {"cpu": "1"}, "side": {"cpu": "500m"}})
     query = utilization(80, container=container)
-    assert known(read_resource(query, [both], [usage("p", "600m", "150m")], NOW)) == expected
+    assert known(read_resource(query, [both], usage("p", "600m", "150m"), NOW)) == expected
 
 
 def test_what_a_pod_requests_as_a_whole_counts_for_the_pod_but_not_for_a_container() -> None:
     whole = pod("p", requests={"cpu": "2"})
-    assert known(read_resource(utilization(50), [whole], [usage("p", "1")], NOW)) == (50, 1.0)
-    assert known(read_resource(utilization(50, container="main"), [whole], [usage("p", "1")], NOW)) == (100, 2.0)
+    assert known(read_resource(utilization(50), [whole], usage("p", "1"), NOW)) == (50, 1.0)
+    assert known(read_resource(utilization(50, container="main"), [whole], usage("p", "1"), NOW)) == (100, 2.0)
 
 
 def test_usage_of_pods_that_are_not_the_workloads_does_not_count() -> None:
-    usages = [usage("p", "500m"), usage("stranger", "100")]
+    usages = usage("p", "500m") | usage("stranger", "100")
     for query, expected in ((utilization(50), (50, 1.0)), (average("500m"), (0.5, 1.0))):
         assert known(read_resource(query, [pod("p")], usages, NOW)) == expected
 
@@ -166,22 +172,22 @@ OUT_OF_COUNT = {
 @pytest.mark.parametrize("out", OUT_OF_COUNT.values(), ids=OUT_OF_COUNT)
 @pytest.mark.parametrize("used", ["200m", "900m"])
 def test_pods_that_are_deleted_or_failed_or_pending_do_not_count_either_way(out: Pod, used: str) -> None:
-    with_it = read_resource(utilization(50), [pod("p"), out], [usage("p", used), usage("x", "5")], NOW)
-    assert with_it == read_resource(utilization(50), [pod("p")], [usage("p", used)], NOW)
+    with_it = read_resource(utilization(50), [pod("p"), out], usage("p", used) | usage("x", "5"), NOW)
+    assert with_it == read_resource(utilization(50), [pod("p")], usage("p", used), NOW)
 
 
 @pytest.mark.parametrize("out", OUT_OF_COUNT.values(), ids=OUT_OF_COUNT)
 def test_a_pod_that_does_not_count_needs_no_request(out: Pod) -> None:
     without = replace(out, containers={"main": {}})
-    assert known(read_resource(utilization(50), [pod("p"), without], [usage("p", "500m")], NOW)) == (50, 1.0)
+    assert known(read_resource(utilization(50), [pod("p"), without], usage("p", "500m"), NOW)) == (50, 1.0)
 
 
 @pytest.mark.parametrize("used", ["200m", "900m"])
 def test_a_pod_that_takes_no_requests_and_has_no_sample_is_no_excuse(used: str) -> None:
     """A pod that crashes under load is why requests should leave, not why they should stay."""
     crashing = pod("x", ready="False", ready_since_s=NOW - 10)
-    with_it = read_resource(utilization(50), [pod("p"), crashing], [usage("p", used)], NOW)
-    assert with_it == read_resource(utilization(50), [pod("p")], [usage("p", used)], NOW)
+    with_it = read_resource(utilization(50), [pod("p"), crashing], usage("p", used), NOW)
+    assert with_it == read_resource(utilization(50), [pod("p")], usage("p", used), NOW)
 
 
 @pytest.mark.parametrize(
@@ -201,22 +207,22 @@ def test_a_pod_that_takes_no_requests_and_has_no_sample_is_no_excuse(used: str) 
 )
 def test_the_cpu_of_a_pod_counts_once_it_has_started(fields: dict[str, Any], counts: bool) -> None:
     starting = pod("x", **{"ready_since_s": NOW - 60, **fields})
-    pods, usages = [pod("p"), starting], [usage("p", "100m"), usage("x", "900m", window_s=30)]
+    pods, usages = [pod("p"), starting], usage("p", "100m") | usage("x", "900m", window_s=30)
 
     assert known(read_resource(utilization(50), pods, usages, NOW))[0] == (50 if counts else 10)
 
 
 def test_memory_counts_from_the_first_sample_on() -> None:
     starting = pod("x", started_at_s=NOW - 5, ready="False", ready_since_s=NOW - 5)
-    pods, usages = [pod("p"), starting], [usage("p", "100m"), usage("x", "900m")]
+    pods, usages = [pod("p"), starting], usage("p", "100m") | usage("x", "900m")
 
     assert known(read_resource(utilization(50, "memory"), pods, usages, NOW))[0] == 50
 
 
 def test_a_sample_without_a_time_does_not_count_for_a_pod_that_starts() -> None:
     starting = pod("x", started_at_s=NOW - 60, ready_since_s=NOW - 50)
-    timeless = replace(usage("x", "900m"), at_s=None)
-    found = read_resource(utilization(50), [pod("p"), starting], [usage("p", "100m"), timeless], NOW)
+    usages = usage("p", "100m") | usage("x", "900m", at_s=None)
+    found = read_resource(utilization(50), [pod("p"), starting], usages, NOW)
     assert known(found)[0] == 10
 
 
@@ -244,7 +250,7 @@ def test_a_sample_without_a_time_does_not_count_for_a_pod_that_starts() -> None:
 def test_a_ready_pod_without_a_sample_speaks_against_moving_traffic(
     query: ResourceQuery, used: str, expected: tuple[float, float] | None
 ) -> None:
-    found = read_resource(query, [pod("p"), pod("x")], [usage("p", used)], NOW)
+    found = read_resource(query, [pod("p"), pod("x")], usage("p", used), NOW)
     if expected is None:
         assert unknown(found) == "PodsWithoutSample"
     else:
@@ -252,23 +258,23 @@ def test_a_ready_pod_without_a_sample_speaks_against_moving_traffic(
 
 
 def test_what_is_missing_is_said_in_numbers() -> None:
-    found = read_resource(utilization(50), [pod("p"), pod("x")], [usage("p", "600m")], NOW)
+    found = read_resource(utilization(50), [pod("p"), pod("x")], usage("p", "600m"), NOW)
     assert isinstance(found, Unknown)
     assert "1 of 2 pods have no sample" in found.message
     assert "120% of the target without them, 60%" in found.message
 
 
 @pytest.mark.parametrize(
-    "partial", [Usage("x", {}), Usage("x", {"main": {"memory": "1"}}), usage("x", "1", at_s=NOW - STALE_S - 1)]
+    "partial", [{"x": Usage({})}, {"x": Usage({"main": {"memory": "1"}})}, usage("x", "1", at_s=NOW - STALE_S - 1)]
 )
-def test_a_sample_that_is_empty_or_in_part_or_old_is_missing(partial: Usage) -> None:
-    found = read_resource(utilization(80), [pod("p"), pod("x")], [usage("p", "100m"), partial], NOW)
+def test_a_sample_that_is_empty_or_in_part_or_old_is_missing(partial: dict[str, Usage]) -> None:
+    found = read_resource(utilization(80), [pod("p"), pod("x")], usage("p", "100m") | partial, NOW)
     assert known(found) == (10, 0.6875)
 
 
 def test_a_container_that_a_pod_does_not_have_requests_nothing() -> None:
     other = pod("x", containers={"other": {}})
-    found = read_resource(utilization(80, container="main"), [pod("p"), other], [usage("p", "400m")], NOW)
+    found = read_resource(utilization(80, container="main"), [pod("p"), other], usage("p", "400m"), NOW)
     assert known(found) == (40, 0.5)
 
 
@@ -284,7 +290,7 @@ def test_a_pods_metric_has_the_same_caution() -> None:
 
 def test_defect_13_a_pod_without_requests_is_named_and_crashes_nothing() -> None:
     sidecar = pod("p2", containers={"main": {"cpu": "1"}, "logger": {"memory": "1Gi"}})
-    found = read_resource(utilization(50), [pod("p1"), sidecar], [usage("p1", "1"), usage("p2", "1", "1")], NOW)
+    found = read_resource(utilization(50), [pod("p1"), sidecar], usage("p1", "1") | usage("p2", "1", "1"), NOW)
 
     assert unknown(found) == "NoRequest"
     assert isinstance(found, Unknown)
@@ -292,11 +298,11 @@ def test_defect_13_a_pod_without_requests_is_named_and_crashes_nothing() -> None
 
 
 def test_a_ready_pod_without_a_sample_needs_a_request_too() -> None:
-    assert unknown(read_resource(utilization(50), [pod("p"), pod("x", None)], [usage("p", "1")], NOW)) == "NoRequest"
+    assert unknown(read_resource(utilization(50), [pod("p"), pod("x", None)], usage("p", "1"), NOW)) == "NoRequest"
 
 
 def test_requests_of_nothing_are_nothing_to_compare_with() -> None:
-    assert unknown(read_resource(utilization(50), [pod("p", "0")], [usage("p", "1")], NOW)) == "NoRequest"
+    assert unknown(read_resource(utilization(50), [pod("p", "0")], usage("p", "1"), NOW)) == "NoRequest"
 
 
 @pytest.mark.parametrize(
@@ -304,18 +310,18 @@ def test_requests_of_nothing_are_nothing_to_compare_with() -> None:
     [([], "NoPods"), ([pod("p")], "NoSamples"), (list(OUT_OF_COUNT.values()), "NoSamples")],
 )
 def test_without_a_measured_pod_nothing_is_known(pods: list[Pod], expected: str) -> None:
-    assert unknown(read_resource(utilization(50), pods, [], NOW)) == expected
-    assert unknown(read_resource(average("1"), pods, [], NOW)) == expected
+    assert unknown(read_resource(utilization(50), pods, {}, NOW)) == expected
+    assert unknown(read_resource(average("1"), pods, {}, NOW)) == expected
     assert unknown(read_pods(pods_query("1"), pods, {}, NOW)) == expected
 
 
 def test_a_number_beyond_all_numbers_is_unknown_and_crashes_nothing() -> None:
-    huge = read_resource(average("1e-300"), [pod("p")], [usage("p", "1e300")], NOW)
+    huge = read_resource(average("1e-300"), [pod("p")], usage("p", "1e300"), NOW)
     assert unknown(huge) == "NotANumber"
 
 
 def test_what_is_no_quantity_is_unknown_and_not_repeated() -> None:
-    found = read_resource(utilization(50), [pod("p")], [usage("p", "much")], NOW)
+    found = read_resource(utilization(50), [pod("p")], usage("p", "much"), NOW)
     assert unknown(found) == "BadAnswer"
     assert isinstance(found, Unknown)
     assert "much" not in found.message.split()
@@ -347,9 +353,9 @@ MILLIS = st.integers(0, 4000)
 FLEET = st.lists(st.tuples(st.integers(1, 4000), MILLIS), min_size=1, max_size=6)
 
 
-def fleet_of(numbers: list[tuple[int, int]]) -> tuple[list[Pod], list[Usage]]:
+def fleet_of(numbers: list[tuple[int, int]]) -> tuple[list[Pod], dict[str, Usage]]:
     pods = [pod(f"p{index}", f"{request}m") for index, (request, _) in enumerate(numbers)]
-    return pods, [usage(f"p{index}", f"{used}m") for index, (_, used) in enumerate(numbers)]
+    return pods, usages_of(f"{used}m" for _, used in numbers)
 
 
 @given(FLEET, st.integers(1, 300))
@@ -397,14 +403,14 @@ ANY_POD = st.builds(
     CONTAINERS,
     RESOURCES,
 )
-ANY_USAGE = st.builds(Usage, st.sampled_from("abcd"), CONTAINERS, st.none() | st.floats(0, NOW), st.floats(0, 100))
+ANY_USAGE = st.builds(Usage, CONTAINERS, st.none() | st.floats(0, NOW), st.floats(0, 100))
 ANY_QUERY = st.sampled_from(
     [utilization(50), utilization(200, "memory"), utilization(50, container="main"), average("1"), average("1", "gpu")]
 )
 
 
-@given(ANY_QUERY, st.lists(ANY_POD, max_size=4), st.lists(ANY_USAGE, max_size=4))
+@given(ANY_QUERY, st.lists(ANY_POD, max_size=4), st.dictionaries(st.sampled_from("abcd"), ANY_USAGE))
 def test_defect_13_no_pod_whatever_crashes_the_controller(
-    query: ResourceQuery, pods: list[Pod], usages: list[Usage]
+    query: ResourceQuery, pods: list[Pod], usages: dict[str, Usage]
 ) -> None:
     assert isinstance(read_resource(query, pods, usages, NOW), Value | Unknown)

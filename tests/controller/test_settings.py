@@ -86,6 +86,13 @@ def test_either_spelling_is_read_in_either_file(name: str) -> None:
         assert settings(json.dumps({key: {"type": "endpoints"}}), name).metric_informer.type is Source.ENDPOINTS
 
 
+def test_each_source_of_metrics_has_its_interval() -> None:
+    text = "metricInformer: {kubernetes: {intervalSeconds: 30, timeoutSeconds: 2}, endpoints: {intervalSeconds: 3}}"
+    informer = settings(text).metric_informer
+    assert (informer.kubernetes.interval_seconds, informer.kubernetes.timeout_seconds) == (30, 2)
+    assert (informer.endpoints.interval_seconds, informer.prometheus.interval_seconds) == (3, 5)
+
+
 def test_unknown_keys_are_named_and_no_error() -> None:
     found = load("config.yaml", "metricInformr: {}\nmetricInformer: {prometheus: {adress: x}}\n", {})
     assert len(found.warnings) == 2
