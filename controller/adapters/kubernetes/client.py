@@ -100,10 +100,9 @@ class Cluster:
     """A Kubernetes API server, as one user. `namespace`: the one we run in, or that the kubeconfig's context names."""
 
     def __init__(self, access: _Access, load: Callable[[], Awaitable[_Access]]) -> None:
-        self._load = load
-        self._configuration = access.configuration
         self.namespace = access.namespace
-        self._rest = _Rest(access.configuration)
+        self._load = load
+        self._session = _Session(access.configuration)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._loading = asyncio.Lock()
         self._loaded_at_s = float("-inf")
@@ -165,28 +164,28 @@ class Cluster:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
-    async def watch(self, path: str, query: Mapping[str, str], *, accept: str = JSON) -> AsyncIterator[bytes]:
-        """One event's JSON after the other, until the server ends it. Raises ApiError, also where it breaks off.
+    @asynccontextmanager
+    async def watch(
+        self, path: str, query: Mapping[str, str], *, accept: str = JSON
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A watch that the server has begun: one event's JSON after the other, until the server ends it.
 
-        `query` has timeoutSeconds: a server that does not keep to it is left a while after.
+        `query` has timeoutSeconds: a server that does not keep to it is left a while after. Raises ApiError, also where
+        the stream breaks off.
         """
         timeout_s = float(query["timeoutSeconds"]) + _DEAD_AFTER_S
         request = _Request("GET", path, {**query, "watch": "true"}, {"Accept": accept}, timeout_s)
         async with self._exchange(request) as response:
-            begun = b""
-            async for chunk in response.content.iter_any():
-                *lines, begun = (begun + chunk).split(b"\n")
-                for line in lines:
-                    yield line
+            yield _lines(response.content)
 
     async def close(self) -> None:
-        await self._rest.close()
+        await self._session.retire()
 
     @asynccontextmanager
     async def _exchange(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """A good answer, its body still to be read. Raises ApiError, and makes one of what fails while it is read."""
         try:
-            async with await self._send(request) as response:
+            async with self._answer(request) as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
                     raise _refusal(response.status, await response.read())
                 yield response
@@ -198,16 +197,63 @@ class Cluster:
         except (ConfigException, ConnectError) as error:
             raise ApiError(0, "Credentials", str(error)) from error
 
-    async def _send(self, request: _Request) -> aiohttp.ClientResponse:
+    @asynccontextmanager
+    async def _answer(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a request, or to its repetition with new credentials."""
-        rest = self._rest
-        response = await self._send_once(request)
-        if not self._refused(response.status) or not await self._reload(rest):
-            return response
-        response.release()
-        return await self._send_once(request)
+        session = self._session
+        async with session.exchange(request) as response:
+            if not session.refused(response) or not await self._reload(session):
+                yield response
+                return
+        async with self._session.exchange(request) as response:
+            yield response
 
-    async def _send_once(self, request: _Request) -> aiohttp.ClientResponse:
+    async def _reload(self, refused: _Session) -> bool:
+        """Whether there is another session than that one."""
+        async with self._loading:
+            if self._session is not refused:
+                return True
+            if time.monotonic() < self._loaded_at_s + RELOAD_PAUSE_S:
+                return False
+            self._loaded_at_s = time.monotonic()
+            self._session = _Session((await self._load()).configuration)
+        await refused.retire()
+        return True
+
+
+class _Session:
+    """Connections with one set of credentials. Once retired, it closes with the last exchange that goes on."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._configuration = configuration
+        self._rest = _Rest(configuration)
+        self._exchanges = 0
+        self._retired = False
+
+    @asynccontextmanager
+    async def exchange(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
+        self._exchanges += 1
+        try:
+            async with await self._send(request) as response:
+                yield response
+        finally:
+            self._exchanges -= 1
+            await self._close_if_done()
+
+    def refused(self, response: aiohttp.ClientResponse) -> bool:
+        """Whether the credentials were, or there are none: an exec plugin that failed leaves us anonymous."""
+        anonymous = not (self._configuration.api_key or self._configuration.cert_file)
+        return response.status == HTTPStatus.UNAUTHORIZED or (response.status == HTTPStatus.FORBIDDEN and anonymous)
+
+    async def retire(self) -> None:
+        self._retired = True
+        await self._close_if_done()
+
+    async def _close_if_done(self) -> None:
+        if self._retired and not self._exchanges:
+            await self._rest.close()
+
+    async def _send(self, request: _Request) -> aiohttp.ClientResponse:
         headers = {**request.headers, "User-Agent": f"{MANAGER}/{__version__}"}
         if token := await self._configuration.get_api_key_with_prefix("BearerToken"):
             headers["Authorization"] = token
@@ -222,24 +268,6 @@ class Cluster:
         response: aiohttp.ClientResponse = answer.response
         return response
 
-    def _refused(self, status: int) -> bool:
-        """Whether our credentials are, or we had none: an exec plugin that failed leaves us anonymous."""
-        anonymous = not (self._configuration.api_key or self._configuration.cert_file)
-        return status == HTTPStatus.UNAUTHORIZED or (status == HTTPStatus.FORBIDDEN and anonymous)
-
-    async def _reload(self, refused: RESTClientObject) -> bool:
-        """Whether there are other credentials than those that `refused` went with."""
-        async with self._loading:
-            if self._rest is not refused:
-                return True
-            if time.monotonic() < self._loaded_at_s + RELOAD_PAUSE_S:
-                return False
-            self._loaded_at_s = time.monotonic()
-            self._configuration = (await self._load()).configuration
-            self._rest = _Rest(self._configuration)
-        await refused.close()
-        return True
-
 
 class _Rest(RESTClientObject):  # type: ignore[misc] # not typed
     """The library's session, without its limit of connections: each watch has one for itself."""
@@ -249,6 +277,15 @@ class _Rest(RESTClientObject):  # type: ignore[misc] # not typed
 
 
 _BY_US = {"fieldManager": MANAGER}
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines of any length. What has no end yet is not given."""
+    begun = b""
+    async for chunk in content.iter_any():
+        *lines, begun = (begun + chunk).split(b"\n")
+        for line in lines:
+            yield line
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
