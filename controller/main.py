@@ -1,50 +1,35 @@
-"""Shell: the composition root of `spillway run`: every part is made here, and one task group runs them.
+"""Shell: the composition root of `spillway run`: a controller whose manifests are files, and the Envoy it starts.
 
-One task calls the engine: it takes what has queued up, hands it over together, and carries out the effects. Everything
-else feeds that queue. An unexpected exception anywhere ends the process; Envoy keeps its configuration, and the next
-start goes on from the state file.
+An unexpected exception anywhere ends the process; Envoy keeps its configuration, and the next start goes on from the
+state file.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import signal
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import certifi
 
 from controller import collector, events
-from controller.adapters.admin import AdminServer
 from controller.adapters.envoy_process import EnvoyError, EnvoyOptions, EnvoyProcess, left_behind
 from controller.adapters.files import ManifestDirectory
-from controller.adapters.host import StartError, bind, join, only_one, steady_clock
+from controller.adapters.host import StartError, bind, join, only_one
 from controller.adapters.last_good import LastGood
-from controller.adapters.oauth import TokenKeeper
-from controller.adapters.prometheus import PrometheusSource
-from controller.adapters.scrape import EndpointScraper
 from controller.adapters.state_file import StateFile
 from controller.api import ModelDeployment
-from controller.engine import Engine
-from controller.events import Effect, Event
-from controller.metrics import PromQuery, ScrapeQuery, Source
+from controller.events import Event
 from controller.resolution import Config
+from controller.runtime import Runtime
 from controller.settings import Settings
-from controller.status import report
-from controller.telemetry import Telemetry
-from xds import events as gateway_events
-from xds.publisher import Publisher
-from xds.server import Server, ServerTls
 from xds.translate import Gateway
-
-EVENTS_AT_ONCE = 1_000
-"""Events taken together, so that a flood of them cannot keep effects waiting for long."""
 
 log = logging.getLogger("spillway")
 
@@ -65,50 +50,34 @@ class RunOptions:
     drain_s: float = 10.0
 
 
-class Runtime:
-    """Everything that runs, and what connects it."""
+class Standalone(Runtime):
+    """A controller whose manifests are files."""
 
     def __init__(self, options: RunOptions, settings: Settings) -> None:
         self.options = options
-        self.settings = settings
-        self.queue: asyncio.Queue[Event] = asyncio.Queue()
-        emit = self.queue.put_nowait
-        self.telemetry = Telemetry()
         self.state = StateFile(options.state_directory / "state.json")
-        config = Config(Source(settings.metric_informer.type), settings.default_remote_backend, settings.workspace)
-        self.engine = Engine(config, self.state.load())
+        config = Config(
+            settings.metric_informer.type,
+            settings.default_remote_backend,
+            settings.workspace,
+            referable=settings.referable(in_cluster=False),
+            destinations=settings.reachable(in_cluster=False),
+        )
+        super().__init__(settings, config, self.state.load(), _gateway(options, settings))
         last_good = LastGood(options.state_directory / "last-good.db")
         self.manifests = ManifestDirectory(options.directory, last_good=last_good)
-        self.prometheus = PrometheusSource(settings.metric_informer.prometheus, emit)
-        endpoints = settings.metric_informer.endpoints
-        self.scraper = EndpointScraper(endpoints.interval_seconds, emit, timeout_s=endpoints.timeout_seconds)
-        self.clock = steady_clock()
-        self.tokens = TokenKeeper(emit, clock=self.clock)
-        self.publisher = Publisher(_gateway(options, settings), emit)
-        self.server = Server(self.publisher, self.telemetry)
-        self.admin = AdminServer(self.status, self.not_ready, self.telemetry.registry)
-        self.telemetry.watch(self.engine.records.values, lambda: self.server.streams)
         self.envoy: EnvoyProcess | None = None
-        self.addresses: dict[str, str] = {}
-        self.turned_away: dict[str, str] = {}
+
+    def parts(self) -> tuple[Coroutine[object, object, None], ...]:
+        return *super().parts(), self.state.run(), self.manifests.watch(self.take)
 
     def status(self) -> dict[str, object]:
-        """What /status shows."""
-        engine = self.engine
-        now_s = self.clock()
-        return {
-            "now_s": now_s,
-            "addresses": self.addresses,
-            "models": report(engine.records, engine.refused.values(), engine.vault, engine.gateways.connected, now_s),
-            "gateways": self.server.status(),
-            "leased_limits": engine.leasing.limits,
-            "refused_gateways": self.turned_away,
-            "problems": [problem.as_json() for problem in self.manifests.problems],
-        }
+        return {**super().status(), "problems": [problem.as_json() for problem in self.manifests.problems]}
 
-    def not_ready(self) -> str:
-        """What keeps traffic from being served, empty if nothing does."""
-        return "" if self.engine.gateways.connected else "no gateway is connected"
+    def tell(self, effect: events.Save | events.Announce | events.Expose) -> None:
+        super().tell(effect)
+        if isinstance(effect, events.Save):
+            self.state.save(effect.states)
 
     def in_scope(self, event: Event) -> bool:
         """Whether an event concerns this controller: models of other namespaces than the configured ones do not."""
@@ -136,97 +105,6 @@ class Runtime:
             gone = self.engine.forget_saved()
             self.state.save(dict.fromkeys(gone))
 
-    # Carrying out effects
-
-    def carry_out(self, effects: Sequence[Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case events.Publish(update=update):
-                    for refusal in self.publisher.publish(update):
-                        refused = frozenset({refusal.route})
-                        self.queue.put_nowait(
-                            gateway_events.Rejected("controller", "", frozenset(), refused, refusal.message)
-                        )
-                case events.Watch():
-                    self._watch(effect)
-                case events.Unwatch():
-                    self._unwatch(effect)
-                case events.Grant(leases=leases):
-                    self.publisher.grant(leases)
-                case events.Conduct(survey=survey):
-                    self.publisher.survey(survey)
-                case events.KeepToken(client=client):
-                    self.tokens.keep(client)
-                case events.DropToken(name=name):
-                    self.tokens.drop(name)
-                case events.Save(states=states):
-                    self.state.save(states)
-                case events.Announce():
-                    self._announce(effect)
-                case events.Expose():
-                    pass  # outside a cluster there is no Service to take over
-
-    def _watch(self, effect: events.Watch) -> None:
-        match effect.query:
-            case PromQuery() as query:
-                self.prometheus.watch(query)
-            case ScrapeQuery() as query:
-                self.scraper.watch(query, effect.targets)
-            case _:
-                pass  # outside a cluster nothing asks its metrics APIs
-
-    def _unwatch(self, effect: events.Unwatch) -> None:
-        match effect.query:
-            case PromQuery() as query:
-                self.prometheus.unwatch(query)
-            case ScrapeQuery() as query:
-                self.scraper.unwatch(query)
-            case _:
-                pass
-
-    def _announce(self, effect: events.Announce) -> None:
-        record = self.engine.records.get(effect.model)
-        fields = {"model": effect.model, "reason": effect.reason}
-        if record is not None:
-            fields |= {"state": str(record.decision.state), "share_ppm": str(record.decision.share_ppm)}
-            self.telemetry.decisions.labels(effect.model, str(record.decision.state), effect.reason).inc()
-        log.log(logging.WARNING if effect.warning else logging.INFO, effect.message, extra=fields)
-
-    async def decide(self) -> None:
-        """The one task that calls the engine."""
-        while True:
-            batch = await self._next_events()
-            for event in batch:
-                self._count(event)
-            now = self.clock()
-            self.carry_out((*self.engine.handle_all(batch, now), *self.engine.advance(now)))
-
-    async def _next_events(self) -> list[Event]:
-        """Waits for an event, or until time alone changes something; then takes what else has come."""
-        wake_at_s = self.engine.wake_at()
-        timeout_s = None if wake_at_s is None else max(0.0, wake_at_s - self.clock())
-        batch: list[Event] = []
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                batch.append(await self.queue.get())
-        while not self.queue.empty() and len(batch) < EVENTS_AT_ONCE:
-            batch.append(self.queue.get_nowait())
-        return batch
-
-    def _count(self, event: Event) -> None:
-        match event:
-            case events.TokenIssued(name=name):
-                self.telemetry.tokens.labels(name, "issued").inc()
-            case events.TokenFailed(name=name):
-                self.telemetry.tokens.labels(name, "failed").inc()
-            case gateway_events.GatewayRefused(gateway=gateway, message=message):
-                self.turned_away[gateway] = message
-                log.error(message, extra={"gateway": gateway})
-            case gateway_events.GatewayConnected(gateway=gateway):
-                self.turned_away.pop(gateway, None)
-            case _:
-                pass
-
 
 async def run(options: RunOptions, settings: Settings) -> None:
     """Runs until SIGTERM or SIGINT, then drains. Raises StartError, EnvoyError or ManifestError if it cannot start."""
@@ -241,28 +119,18 @@ async def run(options: RunOptions, settings: Settings) -> None:
         reserved = _reserve_listener(options)
         # Port 0 is settled here for an Envoy of our own; gateways elsewhere take a free one each.
         listen = reserved.getsockname()[:2] if options.start_envoy else options.listen
-        runtime = Runtime(replace(options, listen=listen), settings)
+        runtime = Standalone(replace(options, listen=listen), settings)
         runtime.load()
         with reserved:
             await _run(runtime, stop)
 
 
-async def _run(runtime: Runtime, stop: asyncio.Event) -> None:
+async def _run(runtime: Standalone, stop: asyncio.Event) -> None:
     """Runs all parts until `stop`. An Envoy that serves is ended only then: a controller that fails leaves it be."""
     try:
         async with asyncio.TaskGroup() as group:
-            await _listen(runtime)
-            parts = (
-                runtime.decide(),
-                runtime.server.run(),
-                runtime.state.run(),
-                runtime.tokens.run(),
-                runtime.prometheus.run(),
-                runtime.scraper.run(),
-                runtime.manifests.watch(runtime.take),
-                _serve(runtime),
-            )
-            tasks = [group.create_task(part) for part in parts]
+            await runtime.listen(runtime.options.xds, [runtime.options.admin])
+            tasks = [group.create_task(part) for part in (*runtime.parts(), _serve(runtime))]
             await stop.wait()
             log.info("stopping: requests in flight are finished first")
             for task in tasks:
@@ -279,7 +147,7 @@ async def _run(runtime: Runtime, stop: asyncio.Event) -> None:
         await runtime.server.stop(grace_s=1.0)
 
 
-async def _serve(runtime: Runtime) -> None:
+async def _serve(runtime: Standalone) -> None:
     """Starts or adopts Envoy, says where everything is, and keeps Envoy alive."""
     options, addresses = runtime.options, runtime.addresses
     if options.start_envoy:
@@ -304,27 +172,7 @@ async def _serve(runtime: Runtime) -> None:
         await runtime.envoy.run()
 
 
-async def _listen(runtime: Runtime) -> None:
-    """Opens the xDS and admin addresses. Raises StartError that names a busy port."""
-    options, addresses = runtime.options, runtime.addresses
-    try:
-        port = await runtime.server.start(join(*options.xds), _tls(runtime.settings))
-    except OSError as error:
-        raise StartError(f"--xds {join(*options.xds)}: {error.strerror or error}") from error
-    addresses["xds"] = join(options.xds[0], port)
-    try:
-        bound = await runtime.admin.start([options.admin])
-    except OSError as error:
-        raise StartError(f"--admin {join(*options.admin)}: {error.strerror or error}") from error
-    addresses["admin"] = join(*bound[0])
-
-
-def _tls(settings: Settings) -> ServerTls | None:
-    tls = settings.xds.tls
-    return ServerTls(Path(tls.cert_file), Path(tls.key_file), Path(tls.client_ca_file)) if tls else None
-
-
-def _announce_addresses(runtime: Runtime) -> None:
+def _announce_addresses(runtime: Standalone) -> None:
     shown = runtime.addresses
     for name, what in (
         ("listen", "callers use"),

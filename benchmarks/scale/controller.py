@@ -1,7 +1,7 @@
 """The real controller in a process of its own, driven over its standard input.
 
 It is `controller.main` without what brings events from outside: manifests, engine, publisher, xDS port and state file
-are the product's, composed by its own `Runtime`; metric samples come in as lines instead of from Prometheus. Each line
+are the product's, composed by its own `Standalone`; metric samples come in as lines instead of from Prometheus. Each line
 is `{"model": key, "value": number}`. When every gateway has acknowledged what came of it, the controller says at which
 times what happened.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.events import Effect, Event, Observed, Publish
-from controller.main import RunOptions, Runtime
+from controller.main import RunOptions, Standalone
 from controller.metrics import Source, Value
 from controller.settings import MetricInformer, Settings
 from controller.telemetry import configure_logging
@@ -101,7 +101,7 @@ def arguments(directory: Path, state_directory: Path) -> tuple[RunOptions, Setti
     return options, Settings(metric_informer=MetricInformer(type=Source.PROMETHEUS))
 
 
-class Driveable(Runtime):
+class Driveable(Standalone):
     """What can be driven by lines of JSON."""
 
     async def obey(self, line: Any) -> None:
