@@ -162,19 +162,11 @@ class Engine:
                 self.gateways.join(gateway, version, now)
             case gateway_events.GatewayDisconnected(gateway=gateway):
                 self.gateways.leave(gateway, now)
-                for record in self.records.values():
-                    record.forget_gateway(gateway)
-                self._models.touched |= self.records.keys()
-            case gateway_events.Programmed(gateway=gateway, routes=routes):
-                for record in self._models.of(routes):
-                    if record.accepted_by(gateway):
-                        self._models.undecided.add(record.key)
-                self._models.touched |= routes
-            case gateway_events.Rejected(routes=routes):
-                for record in self._models.of(routes):
-                    words = record.rejected_by(event)
-                    self._models.announce(record.key, "ProxyRejected", words, warning=True)
-                    self._models.unresolved.add(record.key)
+                self._models.lose(gateway)
+            case gateway_events.Programmed():
+                self._models.accept(event)
+            case gateway_events.Rejected():
+                self._models.reject(event)
             case gateway_events.SecretsDelivered(secrets=secrets):
                 for name in filter(self.vault.delivered, secrets):
                     self._models.undecided |= self.vault.users(name)

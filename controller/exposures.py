@@ -88,10 +88,17 @@ class Exposures:
         if self._cluster is None:
             return None
         effect = Expose(record.key, self._exposure(record))
-        if effect == record.expose or (effect.exposure and record.expose is None and self.is_held(record, now)):
+        if effect == record.expose or (record.expose is None and self._waits(record, effect.exposure, now)):
             return None
         record.expose = effect
         return effect
+
+    def _waits(self, record: Record, exposure: Exposure | None, now: float) -> bool:
+        """Whether it is too early to begin: nothing is led anywhere yet, or where it leads may still be right."""
+        if exposure is None:
+            return False
+        has_to_be_made = record.make is not None and record.local is None
+        return self.is_held(record, now) or not (exposure.gateways or record.is_touched or has_to_be_made)
 
     def is_held(self, record: Record, now: float) -> bool:
         """Whether gateways may still be about to say that they listen."""
@@ -111,7 +118,7 @@ class Exposures:
         if not self._wants(record) or record.service is None or record.gateway_port is None:
             return None
         gateways = tuple(pod for name, pod in sorted(self._pods.items()) if name in record.listening)
-        return Exposure(*record.service, record.gateway_port, gateways)
+        return Exposure(*record.service, record.gateway_port, gateways, record.make)
 
     def _port(self, key: str, ports: range) -> int | None:
         """The model's port, None if all are taken."""

@@ -96,6 +96,12 @@ class Inventory:
         slices = self._slices_behind(shadow_key(service_key)) if service.taken else ()
         return ready_endpoints(service, slices or self._slices_behind(service_key), port)
 
+    def is_touched(self, service_key: str) -> bool:
+        """Whether anything of ours leads its callers."""
+        service = self.services.get(service_key)
+        slices = self._slices_of.get(service_key, ())
+        return bool(service and service.taken) or any(self._slices[key].managed_by == MANAGER for key in slices)
+
     def targets(self, query: Query) -> tuple[ir.Endpoint, ...]:
         """The endpoints that a query asks; none if it goes elsewhere."""
         if not isinstance(query, ScrapeQuery):

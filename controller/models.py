@@ -41,7 +41,6 @@ from controller.watches import Watches
 from xds import events as gateway_events
 from xds import ir
 
-
 _NOT_TOLD = FORGOTTEN - {"share_ppm"}
 """What a decision that is followed does without."""
 
@@ -79,6 +78,30 @@ class Models:
         """Those of these models that exist."""
         return [self.records[key] for key in sorted(keys) if key in self.records]
 
+    # What gateways make of them
+
+    def accept(self, event: gateway_events.Programmed) -> None:
+        """A gateway has what is published of these models."""
+        for record in self.of(event.routes):
+            if record.accepted_by(event.gateway):
+                self.undecided.add(record.key)
+        self.touched |= event.routes
+
+    def reject(self, event: gateway_events.Rejected) -> None:
+        """A gateway refused something of these models."""
+        for record in self.of(event.routes):
+            words = record.rejected_by(event)
+            self.announce(record.key, "ProxyRejected", words, warning=True)
+            self.unresolved.add(record.key)
+
+    def lose(self, gateway: str) -> None:
+        """A gateway has no stream any more."""
+        for record in self.records.values():
+            record.forget_gateway(gateway)
+        self.touched |= self.records.keys()
+
+    # Manifests
+
     def apply(self, spec: ModelDeployment, now: float) -> None:
         """A good manifest, new or changed."""
         record = self.records.get(spec.key)
@@ -115,6 +138,8 @@ class Models:
         if record.route is not None:
             record.route = None
             self._routes[key] = None
+
+    # Leading and following
 
     def elect(self, *, leads: bool, now: float) -> None:
         """Who leads goes on where the last one stopped; who does not any more lets its leases end by themselves."""
@@ -220,7 +245,7 @@ class Models:
         self.unresolved |= self._hosts.claim(key, found.hosts) - {key}
         record.hosts = tuple(sorted(self._hosts.held(key)))
         record.lost_hosts = {host: self._hosts.holder(host) or "" for host in found.hosts if host not in record.hosts}
-        record.service = found.service
+        record.service, record.make, record.is_touched = found.service, found.make, found.is_touched
         ports = [(service, port) for service, port in [found.service or ("", None)] if port is not None]
         self.unresolved |= self._ports.claim(key, ports) - {key}
         record.port_holder = next((self._ports.holder(port) or "" for port in ports), "")

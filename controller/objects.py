@@ -128,6 +128,14 @@ class Workload:
     ports: tuple[tuple[str, int], ...] = ()
 
 
+def equalities(selector: str) -> dict[str, str] | None:
+    """A label selector in text as a Service can have it; None if it asks for more than equal values."""
+    pairs = [part.partition("=") for part in selector.split(",")]
+    if not all(name and equals and name[-1] != "!" and value[:1] != "=" for name, equals, value in pairs):
+        return None
+    return {name: value for name, _, value in pairs}
+
+
 @dataclass(frozen=True, slots=True)
 class GatewayPod:
     """A pod of the gateway. `name` is also the id that its Envoy gives to the control plane. `addresses`: one of each

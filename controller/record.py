@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from controller import offload
 from controller.api import MetricSpec, ModelDeployment
-from controller.events import Expose, Exposed
+from controller.events import Expose, Exposed, NewService
 from controller.metrics import Query, Reading, Unknown, Value, ratio, target_of
 from controller.routing import RemoteState, policy_of, route
 from xds import ir
@@ -134,6 +134,10 @@ class Record:
     notes: tuple[str, ...] = ()
     service: tuple[str, int | None] | None = None
     """What callers use, and the number of its port, as far as they are known."""
+    is_touched: bool = False
+    """Something of ours leads the Service's callers."""
+    make: NewService | None = None
+    """The Service that is to be made for the model, which names none."""
     port_holder: str = ""
     """The model that has this port of the Service instead."""
     gateway_port: int | None = None

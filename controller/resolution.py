@@ -12,12 +12,12 @@ from controller import policies
 from controller.api import MetricSpec, ModelDeployment, RemoteBackend
 from controller.credentials import Need, certificate_authority, need_of, secret_keys
 from controller.destinations import Destinations
-from controller.events import Kind
+from controller.events import Kind, NewService
 from controller.exposures import Cluster
 from controller.health import HealthPolicy
 from controller.inventory import Inventory, Reference
 from controller.metrics import Query, ScrapeQuery, Source, Unknown, query_for
-from controller.objects import Resolved, Workload, shadow_key
+from controller.objects import Resolved, ServicePort, Workload, equalities, shadow_key
 from controller.record import Target
 from controller.remote_backend import issuer_host
 from controller.routing import RemoteState, hosts_of, remote_of
@@ -47,6 +47,10 @@ class Resolution:
 
     hosts: tuple[str, ...]
     service: tuple[str, int | None] | None
+    make: NewService | None
+    """The Service that is to be made for a model that names none."""
+    is_touched: bool
+    """Something of ours leads the Service's callers."""
     local: Resolved | None
     unresolved: str
     targets: tuple[Target, ...]
@@ -85,6 +89,8 @@ class _Reading:
         return Resolution(
             hosts=hosts_of(self.model, key),
             service=service,
+            make=self._new_service(workload),
+            is_touched=bool(service and self.inventory.is_touched(service[0])),
             local=local,
             unresolved=unresolved,
             targets=tuple(target for target, _ in remotes),
@@ -142,6 +148,18 @@ class _Reading:
         if isinstance(workload, Workload) and not workload.ready and (resolved is None or workload.desired == 0):
             return Resolved(()), resolved or "", used  # nothing runs, so nothing has to be found
         return None, resolved or "", used
+
+    def _new_service(self, workload: Workload | str | None) -> NewService | None:
+        """For all pods of the workload, with the ports that they declare; None if that cannot be told."""
+        metadata = self.model.metadata
+        if self.model.spec.service_ref or not isinstance(workload, Workload) or not workload.ports:
+            return None
+        selector = equalities(workload.selector)
+        if selector is None or metadata.uid is None:
+            return None
+        named = len(workload.ports) > 1
+        ports = tuple(ServicePort(n, (name or f"port-{n}") if named else name, n) for name, n in workload.ports)
+        return NewService(metadata.name, metadata.uid, selector, ports)
 
     # Remotes
 
