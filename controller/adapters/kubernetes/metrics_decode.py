@@ -104,14 +104,11 @@ class _ExternalMetricValue(_Struct):
 
 class _Version(_Struct):
     group_version: str
-    version: str = ""
 
 
 class _Group(_Struct):
-    """`preferred_version` first, where the server prefers one."""
-
+    preferred_version: _Version
     versions: list[_Version]
-    preferred_version: _Version | None = None
 
 
 class _Resource(_Struct):
@@ -156,10 +153,9 @@ def series(body: bytes) -> tuple[Sample, ...]:
 
 
 def group_versions(body: bytes) -> tuple[str, ...]:
-    """'custom.metrics.k8s.io/v1beta2' ..., what the server prefers first, from what it says of a group."""
+    """'custom.metrics.k8s.io/v1beta2' ..., from what the server says of a group: at least one, its favourite first."""
     group = _decoded(body, _Group)
-    preferred = (group.preferred_version,) if group.preferred_version else ()
-    return tuple(dict.fromkeys(each.group_version for each in (*preferred, *group.versions)))
+    return tuple(dict.fromkeys(each.group_version for each in (group.preferred_version, *group.versions)))
 
 
 def plurals(body: bytes) -> Mapping[str, str]:
