@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -15,6 +16,7 @@ from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.paper_node import PaperNode
 from tests.cluster.harness.programs import build_missing
 
+CRDS = Path(__file__).parents[2] / "helm/spillway/crds"
 _names = (f"test-{number}" for number in itertools.count(1))
 _TIMEOUT_S = 300  # the first test of a session also waits for the control plane, or the node, to start
 
@@ -36,6 +38,13 @@ def control_plane() -> Iterator[ControlPlane]:
     """etcd, API server and controller manager, shared by all tests of a session."""
     with harness.running() as plane:
         yield plane
+
+
+@pytest.fixture(scope="session")
+def crds(control_plane: ControlPlane) -> None:
+    """The custom resources, as the chart installs them."""
+    control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
+    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
 
 
 @pytest_asyncio.fixture
