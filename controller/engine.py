@@ -16,6 +16,7 @@ then called. Times are seconds since the epoch. One caller, so no locks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from controller import events
 from controller.api import ModelDeployment
@@ -55,6 +56,11 @@ class Engine:
     @property
     def leasing(self) -> Leasing:
         return self._models.leasing
+
+    @property
+    def followed_secrets(self) -> AbstractSet[str]:
+        """Keys of the Secrets that models refer to."""
+        return self._models.inventory.followed_secrets
 
     def take_touched(self) -> set[str]:
         """The models of which something that people are told may have changed, since the last call."""

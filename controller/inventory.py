@@ -39,6 +39,8 @@ class Inventory:
         self._slices_of: dict[str, set[str]] = {}
         self._followers: dict[Reference, set[str]] = {}
         self._follows: dict[str, frozenset[Reference]] = {}
+        self.followed_secrets: set[str] = set()
+        """Keys of the Secrets that some model looked up, whether they exist or not."""
 
     def apply(self, thing: Object) -> frozenset[str]:
         """Stores an object. Returns the models that follow it."""
@@ -122,8 +124,12 @@ class Inventory:
             self._followers[reference].discard(model)
             if not self._followers[reference]:
                 del self._followers[reference]
+                if reference[0] is Kind.SECRET:
+                    self.followed_secrets.discard(reference[1])
         for reference in new - old:
             self._followers.setdefault(reference, set()).add(model)
+            if reference[0] is Kind.SECRET:
+                self.followed_secrets.add(reference[1])
         if new:
             self._follows[model] = new
         else:

@@ -5,7 +5,7 @@ without secrets.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -15,18 +15,33 @@ Status = Callable[[], dict[str, object]]
 Ready = Callable[[], str]
 
 
-class AdminServer:
-    """Serves what `status` returns. `ready` returns what is still missing, empty when traffic can be served."""
+STATUS, METRICS, HEALTH, READINESS = "/status", "/metrics", "/healthz", "/readyz"
 
-    def __init__(self, status: Status, ready: Ready, registry: CollectorRegistry) -> None:
+
+class AdminServer:
+    """Serves what `status` returns. `ready` returns what is still missing, empty when traffic can be served. `paths`:
+    what is served at all.
+    """
+
+    def __init__(
+        self,
+        status: Status,
+        ready: Ready,
+        registry: CollectorRegistry,
+        paths: Collection[str] = (STATUS, METRICS, HEALTH, READINESS),
+    ) -> None:
         self._status = status
         self._ready = ready
         self._registry = registry
         app = web.Application()
-        app.router.add_get("/status", self._get_status)
-        app.router.add_get("/metrics", self._get_metrics)
-        app.router.add_get("/healthz", self._get_healthz)
-        app.router.add_get("/readyz", self._get_readyz)
+        answers = {
+            STATUS: self._get_status,
+            METRICS: self._get_metrics,
+            HEALTH: self._get_healthz,
+            READINESS: self._get_readyz,
+        }
+        for path in paths:
+            app.router.add_get(path, answers[path])
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
 
     async def start(self, addresses: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
