@@ -14,6 +14,7 @@ from controller import __version__
 from controller.adapters.kubernetes import client
 from controller.adapters.kubernetes.client import ApiError, Cluster, ConnectError, path_of
 from tests.kubernetes.fake_api import FakeApi, connected, kubeconfig, status
+from tests.kubernetes.tasks import until
 
 
 @pytest.mark.parametrize(
@@ -132,9 +133,7 @@ async def test_only_so_many_requests_are_on_their_way(api: FakeApi, cluster: Clu
         asyncio.create_task(cluster.request("GET", "/a", query={"watch": "", "resourceVersion": "100"}))
         for _ in range(client.AT_ONCE + 5)
     ]
-    async with asyncio.timeout(20):
-        while len(api.watches) < client.AT_ONCE:
-            await asyncio.sleep(0.01)
+    await until(lambda: len(api.watches) == client.AT_ONCE)
     for _ in range(20):
         await asyncio.sleep(0)
 

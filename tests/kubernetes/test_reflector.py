@@ -13,9 +13,21 @@ from aiohttp import web
 
 from controller.adapters.kubernetes import reflector as reflector_module
 from controller.adapters.kubernetes.client import Cluster
-from controller.adapters.kubernetes.reflector import Handler, Reflector, Reflectors, Selection, selections
+from controller.adapters.kubernetes.reflector import (
+    Handler,
+    Reflector,
+    Reflectors,
+    Selection,
+    UnusableError,
+    as_events,
+    selections,
+)
+from controller.events import Applied, Event, Kind, Refused, Removed
+from controller.objects import Secret
+from controller.parsing import Problem
 from controller.refresh import Pace
 from tests.kubernetes.fake_api import FakeApi, status
+from tests.kubernetes.tasks import running, until
 
 PATH = "/api/v1/configmaps"
 ALL = Selection(PATH)
@@ -40,7 +52,7 @@ class Seen:
     def _decode(self, body: bytes) -> tuple[str, object]:
         obj = json.loads(body)
         if "bad" in obj:
-            raise ValueError("it is bad")
+            raise UnusableError(Problem("data", "it is bad"))
         return f"{obj['metadata']['namespace']}/{obj['metadata']['name']}", obj.get("data")
 
     def _change(self, decoded: tuple[str, object]) -> None:
@@ -52,14 +64,8 @@ class Seen:
         del self.now[key]
         self.log.append(f"{key} gone")
 
-    def _refuse(self, key: str, reason: str) -> None:
-        self.log.append(f"{key}: {reason}")
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
+    def _refuse(self, key: str, problems: tuple[Problem, ...]) -> None:
+        self.log.append(f"{key}: {problems[0]}")
 
 
 @asynccontextmanager
@@ -67,14 +73,8 @@ async def reflecting(
     cluster: Cluster, seen: Seen, selection: Selection = ALL
 ) -> AsyncIterator[Reflector[tuple[str, object]]]:
     reflector = Reflector(cluster, selection, seen.handler, jitter=lambda: 0.0)
-    task = asyncio.create_task(reflector.run())
-    try:
+    async with running(reflector.run()):
         yield reflector
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        if not task.cancelled():
-            raise task.exception() or AssertionError("a reflector never ends")
 
 
 async def test_all_there_is_comes_in_pages_and_then_what_changes(api: FakeApi, cluster: Cluster) -> None:
@@ -178,7 +178,7 @@ async def test_an_object_that_cannot_be_used_is_told_and_the_others_go_on(api: F
         api.put("a", data=2)
         await until(lambda: "shop/a" in seen.now)
 
-    assert seen.log == ["shop/a: it is bad", "shop/b=1", "shop/b: it is bad", "shop/a=2"]
+    assert seen.log == ["shop/a: data: it is bad", "shop/b=1", "shop/b: data: it is bad", "shop/a=2"]
     assert seen.now["shop/b"] == 1  # its last good version
 
 
@@ -276,17 +276,15 @@ async def test_reflectors_come_and_go_while_they_run(api: FakeApi, cluster: Clus
     first, second = Seen(), Seen()
     reflectors = Reflectors()
     reflectors.start("first", Reflector(cluster, ALL, first.handler))
-    running = asyncio.create_task(reflectors.run())
-    await reflectors.wait_synced()
-    reflectors.start("second", Reflector(cluster, ALL, second.handler))
-    await reflectors.wait_synced()
-    await until(lambda: len(api.watches) == 2)
-    reflectors.stop("first")
-    await until(lambda: len(api.watches) == 1)
-    api.put("b", data=1)
-    await until(lambda: "shop/b" in second.now)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with running(reflectors.run()):
+        await reflectors.wait_synced()
+        reflectors.start("second", Reflector(cluster, ALL, second.handler))
+        await reflectors.wait_synced()
+        await until(lambda: len(api.watches) == 2)
+        reflectors.stop("first")
+        await until(lambda: len(api.watches) == 1)
+        api.put("b", data=1)
+        await until(lambda: "shop/b" in second.now)
 
     assert first.now == {"shop/a": 1}
     assert second.now == {"shop/a": 1, "shop/b": 1}
@@ -298,9 +296,20 @@ async def test_troubles_are_those_of_all(api: FakeApi, cluster: Cluster) -> None
     reflectors = Reflectors()
     for path in ("/b", "/a"):
         reflectors.start(path, Reflector(cluster, Selection(path), Seen().handler))
-    running = asyncio.create_task(reflectors.run())
-    await until(lambda: len(reflectors.troubles) == 2)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with running(reflectors.run()):
+        await until(lambda: len(reflectors.troubles) == 2)
 
     assert [trouble.split()[0] for trouble in reflectors.troubles] == ["/a", "/b"]
+
+
+def test_objects_become_events() -> None:
+    told: list[Event] = []
+    secret = Secret("shop/token", {})
+    handler = as_events(Kind.SECRET, lambda body: secret, told.append)
+
+    handler.change(handler.decode(b""))
+    handler.refuse("shop/token", (Problem("data", "is bad"),))
+    handler.remove("shop/token")
+
+    refused = Refused(Kind.SECRET, "shop/token", (Problem("data", "is bad"),))
+    assert told == [Applied(secret), refused, Removed(Kind.SECRET, "shop/token")]

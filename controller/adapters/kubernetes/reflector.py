@@ -23,6 +23,8 @@ import msgspec
 
 from controller.adapters.keyed_tasks import KeyedTasks
 from controller.adapters.kubernetes.client import JSON, METADATA_LIST, METADATA_ONLY, ApiError, Cluster, path_of
+from controller.events import Applied, Event, Kind, Object, Refused, Removed
+from controller.parsing import Problem
 from controller.refresh import Pace, next_retry_s
 
 T = TypeVar("T")
@@ -65,18 +67,36 @@ def selections(group_version: str, plural: str, namespaces: Iterable[str], label
     return [Selection(path, label_selector) for path in paths]
 
 
+class UnusableError(ValueError):
+    """An object that cannot be used, and every reason why."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
 @dataclass(frozen=True, slots=True)
 class Handler(Generic[T]):
     """What is done with objects. Keys are '<namespace>/<name>', or '<name>' for kinds without namespaces.
 
-    `decode` takes an object's JSON and raises ValueError if it cannot be used; then `refuse` gets its key and why, and
-    nothing else happens: what is known of it stays.
+    `decode` takes an object's JSON and raises UnusableError where it must; then `refuse` is told, and nothing else
+    happens: what is known of the object stays.
     """
 
     decode: Callable[[bytes], T]
     change: Callable[[T], None]
     remove: Callable[[str], None]
-    refuse: Callable[[str, str], None]
+    refuse: Callable[[str, tuple[Problem, ...]], None]
+
+
+def as_events(kind: Kind, decode: Callable[[bytes], Object], emit: Callable[[Event], None]) -> Handler[Object]:
+    """A handler for objects that go into the engine as they are."""
+    return Handler(
+        decode,
+        lambda decoded: emit(Applied(decoded)),
+        lambda key: emit(Removed(kind, key)),
+        lambda key, problems: emit(Refused(kind, key, problems)),
+    )
 
 
 class _Metadata(msgspec.Struct, gc=False):
@@ -89,7 +109,7 @@ class _Head(msgspec.Struct, gc=False):
     metadata: _Metadata
 
 
-class _Event(msgspec.Struct, gc=False):
+class _WatchEvent(msgspec.Struct, gc=False):
     type: str
     object: msgspec.Raw
 
@@ -112,7 +132,7 @@ class _Status(msgspec.Struct, gc=False):
 
 
 _head = msgspec.json.Decoder(_Head)
-_event = msgspec.json.Decoder(_Event)
+_event = msgspec.json.Decoder(_WatchEvent)
 _page = msgspec.json.Decoder(_Page)
 _status = msgspec.json.Decoder(_Status)
 
@@ -197,7 +217,7 @@ class Reflector(Generic[T]):
         if not heard and asyncio.get_running_loop().time() - began_s < 1.0:
             raise ApiError(0, "WatchClosed", "the API server ends the watch as soon as it begins")
 
-    def _take(self, event: _Event) -> None:
+    def _take(self, event: _WatchEvent) -> None:
         match event.type:
             case "ADDED" | "MODIFIED":
                 self._version = self._versions[self._apply(event.object)]
@@ -220,8 +240,8 @@ class Reflector(Generic[T]):
             self._versions[key] = version
             try:
                 decoded = self._handler.decode(bytes(raw))
-            except ValueError as error:  # of msgspec and of ours
-                self._handler.refuse(key, str(error))
+            except UnusableError as error:
+                self._handler.refuse(key, error.problems)
             else:
                 self._handler.change(decoded)
         return key
