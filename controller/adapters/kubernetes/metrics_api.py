@@ -140,13 +140,13 @@ class MetricsApiSource:
                 return read_resource(query, await _pods(query, round_), usages, self._clock())
             case PodsQuery(metric=metric, metric_selector=labels):
                 samples = await self._custom(round_, query.namespace, "pods/*", metric, labels, query.selector)
-                return read_pods(query, await _pods(query, round_), samples, self._clock())
+                return read_pods(query, await _pods(query, round_), dict(samples), self._clock())
             case ObjectQuery(metric=metric, metric_selector=labels):
                 place = await self._place(query, round_)
                 found = await self._custom(round_, query.namespace, place, metric, labels)
                 if len(found) > 1:
                     return Unknown("BadAnswer", f"{CUSTOM_API} has {len(found)} values for one object")
-                return read_sum(tuple(found.values()), self._clock())
+                return read_sum([sample for _, sample in found], self._clock())
             case ExternalQuery(namespace=namespace, metric=metric):
                 path = f"/apis/{EXTERNAL_API}/v1beta1/namespaces/{quote(namespace)}/{quote(metric)}"
                 series = await round_.get(path, decode.series, labelSelector=query.metric_selector)
@@ -154,9 +154,9 @@ class MetricsApiSource:
 
     async def _custom(
         self, round_: _Round, namespace: str, place: str, metric: str, labels: str, pods: str = ""
-    ) -> Mapping[str, Sample]:
-        """The values of a metric at `place`: a resource and a name, as in a path. `labels`: a selector of the metric's.
-        `pods`: one of the objects'.
+    ) -> tuple[tuple[str, Sample], ...]:
+        """The values of a metric at `place`: a resource and a name, as in a path; with the names of what has them.
+        `labels`: a selector of the metric's. `pods`: one of the objects'.
         """
         if self._custom_version is None:
             served = await round_.get(f"/apis/{CUSTOM_API}", decode.group_versions)

@@ -136,14 +136,15 @@ def usages(body: bytes) -> Mapping[str, Usage]:
     }
 
 
-def values(body: bytes) -> Mapping[str, Sample]:
-    """By the object's name, from a list of custom.metrics.k8s.io."""
-    found = {}
+def values(body: bytes) -> tuple[tuple[str, Sample], ...]:
+    """With the object's name, from a list of custom.metrics.k8s.io."""
+    found = []
     for each in _decoded(body, _List[_MetricValue]).items or ():
         said = each.window_seconds if each.window_seconds is not None else each.window
         window_s = CUSTOM_WINDOW_S if said is None else said
-        found[each.described_object.name] = Sample(parse_quantity(each.value), _seconds(each.timestamp), window_s)
-    return found
+        sample = Sample(parse_quantity(each.value), _seconds(each.timestamp), window_s)
+        found.append((each.described_object.name, sample))
+    return tuple(found)
 
 
 def series(body: bytes) -> tuple[Sample, ...]:
