@@ -33,7 +33,7 @@ _LABEL = "[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _ADDRESS = r"\[[0-9A-Fa-f:.]+(%[^\]]+)?\]"
 _HAS_PORT = r"self.matches(r'^(\[[^\]]*\]|[^:\[]*):[^:]*$')"
-_PORT = "int(self.substring(self.lastIndexOf(':') + 1))"
+_PORT = ":0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _WITH_SCHEME = "self.contains('://')"
 _HOST: Extra = {
     "maxLength": 270,
@@ -55,7 +55,7 @@ _HOST: Extra = {
             "must be a DNS name or an IP address; this is no IPv4 address",
         ),
         (
-            f"!{_HAS_PORT} || self.matches(r':[0-9]{{1,5}}$') && {_PORT} >= 1 && {_PORT} <= 65535",
+            f"!{_HAS_PORT} || self.matches(r':[0-9]{{1,5}}$') && self.matches(r'{_PORT}$')",
             "the port after ':' must be a number from 1 to 65535",
         ),
     ),
@@ -70,11 +70,13 @@ _PATH_PREFIX: Extra = {
         ),
     ),
 }
+_BLANK = r"\s\p{Z}\x00-\x1f\x7f\x85"
+_URL = rf"^(?i:https?)://([^/?#]*@)?({_ADDRESS}|[^/?#@:\[\]]+)({_PORT}|:)?([/?][^#]*)?#?$"
 _TOKEN_URL: Extra = {
     "maxLength": 2048,
     **_rules(
         (
-            r"self.matches(r'^(?i:https?)://[^/?#\s\x00-\x1f\x7f]+([/?][^#\s\x00-\x1f\x7f]*)?#?$')",
+            f"self.matches(r'{_URL}') && !self.matches(r'[{_BLANK}]')",
             "must be an http or https URL such as https://issuer.example.com/oauth/token",
         ),
         (

@@ -151,7 +151,13 @@ def test_our_own_fields_are_read() -> None:
         model_manifest(
             remoteBackends=[
                 {"name": "a", "host": "a.example.com", "scheme": "https", "weight": 0, "tls": {"sni": "b"}},
-                {"name": "b", "host": "[::1]:81", "priority": 1, "maxConcurrentRequests": 5, "location": {"country": "fr"}},
+                {
+                    "name": "b",
+                    "host": "[::1]:81",
+                    "priority": 1,
+                    "maxConcurrentRequests": 5,
+                    "location": {"country": "fr"},
+                },
             ],
             behavior={
                 "strategy": "Proportional",
