@@ -248,7 +248,8 @@ class Models:
         record.service, record.make, record.is_touched = found.service, found.make, found.is_touched
         ports = [(service, port) for service, port in [found.service or ("", None)] if port is not None]
         self.unresolved |= self._ports.claim(key, ports) - {key}
-        record.port_holder = next((self._ports.holder(port) or "" for port in ports), "")
+        holders = (self._ports.holder(port) or "" for port in ports)
+        record.port_holder = next((holder for holder in holders if holder != key), "")
         if self.leads:
             self.exposures.settle(record)
 
