@@ -58,7 +58,8 @@ def selector_behind(seen: World) -> Mapping[str, str] | None:
         return service.selector
     if service.kept is not None and (kept := selector_of(service.kept)):
         return kept
-    return seen.shadow.selector if seen.shadow and seen.owns_shadow else None
+    shadow = seen.shadow if seen.owns_shadow else None
+    return shadow.selector if shadow and shadow.owners <= {service.uid} else None
 
 
 def _of_kind(service: ServiceView) -> Obstacle | None:

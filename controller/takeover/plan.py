@@ -26,9 +26,8 @@ there, so a crash after any action, a lost answer, or somebody's edit is just an
 enough to go back: the selector stands in the Service, else in the annotation, else in the shadow; our slices and the
 shadow are known by their labels, and the annotations go last.
 
-Patches hold only for the very version of the Service that was seen. Whoever carries plans out must have read the API
-server after the last action before it follows one that does more than writing slices of ours: a cache may still
-show slices that are gone (`Step.is_additive`).
+Patches hold only for the very version of the Service that was seen. A cache may still show slices that are gone: what
+is planned on one is done only if it `is_routine`, else planned once more on what the API server says.
 
 A Service that its user wrote without selector, with the annotation in its place, is `cut` from the beginning; nobody
 will ever put a selector back. When such a Service is given back it gets the selector, since its callers should
@@ -41,7 +40,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 from controller.events import Exposure
-from controller.objects import SELECTOR_ANNOTATION, ServicePort, shadow_key
+from controller.objects import MANAGER, SELECTOR_ANNOTATION, ServicePort, shadow_key
 from controller.takeover.actions import (
     Action,
     DeleteEndpoints,
@@ -88,10 +87,15 @@ class Step:
     contest: Contest = field(default_factory=Contest)
     wake_at: float | None = None
 
-    @property
-    def is_additive(self) -> bool:
-        """Whether it may be followed on what a cache shows."""
-        return all(isinstance(action, PutSlice) for action in self.actions)
+
+def is_routine(step: Step, seen: World, contest: Contest) -> bool:
+    """Whether a step that was planned on what a cache shows may be taken: it does nothing, or endpoints come and go in
+    slices of ours.
+    """
+    ports = {each.key: each.ports for each in seen.ours}
+    return step.contest == contest and all(
+        isinstance(action, PutSlice) and ports.get(action.slice.key) == action.slice.ports for action in step.actions
+    )
 
 
 def plan(seen: World, wanted: Mapping[str, Exposure], contest: Contest, now: float) -> Step:
@@ -175,18 +179,28 @@ def _give_back(seen: World) -> tuple[Action, ...]:
     service = _service(seen)
     if not seen.is_touched:
         return ()
-    selected = service.type != "ExternalName"  # whose slices nobody writes
-    if selected and not service.selector and (selector := selector_behind(seen)):
-        return (EditService(service, selector),)
-    if selected and service.selector and seen.ours and not (seen.selected and covers(seen.selected, seen.pods)):
-        return ()
+    if service.type != "ExternalName":  # whose slices nobody writes
+        if not service.selector and (selector := selector_behind(seen)):
+            return (EditService(service, selector),)
+        if service.selector and seen.ours and (waits := _wait_for_pods(seen)) is not None:
+            return waits
     annotations: dict[str, str | None] = {}
     if service.models is not None:
         annotations[MODEL_ANNOTATION] = None
     if service.kept_by_us:
         annotations[SELECTOR_ANNOTATION] = None
-    edit = (EditService(service, annotations=annotations, disown=True),) if annotations else ()
+    wrote = annotations or MANAGER in service.writers
+    edit = (EditService(service, annotations=annotations, disown=True),) if wrote else ()
     return (*_remove(seen), *edit)
+
+
+def _wait_for_pods(seen: World) -> tuple[Action, ...] | None:
+    """None once the Service's own slices have what its shadow's have."""
+    service, shadow = _service(seen), seen.shadow
+    strays = shadow and (shadow.selector, shadow.ports) != (service.selector, service.ports)
+    if strays and seen.owns_shadow:
+        return (PutShadow(service, service.selector),)
+    return None if seen.selected and covers(seen.selected, seen.pods) else ()
 
 
 def _remove(seen: World) -> tuple[Action, ...]:

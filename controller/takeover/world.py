@@ -92,8 +92,9 @@ class World:
     @property
     def is_touched(self) -> bool:
         """Whether anything of ours is left."""
-        marked = self.service is not None and (self.service.models is not None or self.service.kept_by_us)
-        return marked or self.owns_shadow or bool(self.ours)
+        service = self.service
+        wrote = service and (service.models is not None or service.kept_by_us or MANAGER in service.writers)
+        return bool(wrote) or self.owns_shadow or bool(self.ours)
 
 
 def managed_by(slices: Iterable[EndpointSlice], *managers: str) -> tuple[EndpointSlice, ...]:
