@@ -1,0 +1,230 @@
+"""Shell: what a cluster says, as events of the engine's.
+
+Models and Policies are read in the namespaces that the settings name; what they may refer to (Services, EndpointSlices,
+workloads) also in those that the settings let them refer to; Secrets one by one, those that are referred to. The
+gateway's pods are the endpoints of its Service.
+
+Whoever takes Services over looks at the same objects; `onlooker` is shown them as they come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+
+import msgspec
+
+from controller import api, events, objects
+from controller.adapters.kubernetes import decode
+from controller.adapters.kubernetes.client import Cluster, path_of
+from controller.adapters.kubernetes.reflector import Handler, Reflector, Reflectors, Selection, selections
+from controller.events import Event, Kind
+from controller.kube_status import saved_of
+from controller.objects import SERVICE_LABEL, EndpointSlice
+from controller.parsing import Invalid, Parsed, Problem
+
+Json = dict[str, Any]
+Emit = Callable[[Event], None]
+
+GROUP = "deployment.beamlit.com/v1alpha1"
+WORKLOADS = {
+    Kind.DEPLOYMENT: "deployments",
+    Kind.STATEFUL_SET: "statefulsets",
+    Kind.DAEMON_SET: "daemonsets",
+    Kind.REPLICA_SET: "replicasets",
+}
+
+_json = msgspec.json.Decoder(Json)
+
+
+class Onlooker(Protocol):
+    """Who is shown the objects that a Service's callers depend on."""
+
+    def see_service(self, obj: Json) -> None: ...
+    def lose_service(self, key: str) -> None: ...
+    def see_slice(self, seen: EndpointSlice) -> None: ...
+    def lose_slice(self, key: str) -> None: ...
+    def see_endpoints(self, key: str) -> None: ...
+    def lose_endpoints(self, key: str) -> None: ...
+    def see_model(self, obj: Json) -> None: ...
+    def lose_model(self, key: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which namespaces are read; none: all. `gateway`: namespace and name of the gateway's Service."""
+
+    namespaces: tuple[str, ...]
+    referable: frozenset[str] | None
+    gateway: tuple[str, str]
+
+    @property
+    def referred(self) -> tuple[str, ...]:
+        """Where what models refer to may be."""
+        if not self.namespaces or self.referable is None:
+            return ()
+        return tuple(sorted({*self.namespaces, *self.referable}))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A ModelDeployment as the API server has it. `reading`: what an Applied or Refused event was made of."""
+
+    uid: str
+    reading: tuple[object, ...]
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Source:
+    """Tells `emit` everything that is so, and then everything that changes. `models`: those that exist, good or not."""
+
+    def __init__(self, cluster: Cluster, where: Where, emit: Emit, onlooker: Onlooker) -> None:
+        self.emit = emit
+        self.models: dict[str, Seen] = {}
+        self._cluster = cluster
+        self._where = where
+        self._onlooker = onlooker
+        self._reflectors = Reflectors()
+        self._secrets: frozenset[str] = frozenset()
+        self._gateway_slices: dict[str, EndpointSlice] = {}
+        self._start()
+
+    @property
+    def troubles(self) -> list[str]:
+        """What cannot be read, and why, one sentence each."""
+        return self._reflectors.troubles
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        await self._reflectors.run()
+
+    async def synced(self) -> None:
+        """Returns when all there is has been told."""
+        await self._reflectors.wait_synced()
+
+    def follow_secrets(self, keys: Collection[str]) -> None:
+        """Reads these Secrets from now on, and no others."""
+        wanted = frozenset(keys)
+        for key in sorted(self._secrets - wanted):
+            self._reflectors.stop(f"Secret {key}")
+            self.emit(events.Removed(Kind.SECRET, key))
+        for key in sorted(wanted - self._secrets):
+            namespace, _, name = key.partition("/")
+            selection = Selection(path_of("v1", "secrets", namespace), field_selector=f"metadata.name={name}")
+            handler = self._handler(Kind.SECRET, decode.secret)
+            self._reflectors.start(f"Secret {key}", Reflector(self._cluster, selection, handler))
+        self._secrets = wanted
+
+    def _start(self) -> None:
+        where, onlooker = self._where, self._onlooker
+        models = Handler(_object, self._see_model, self._lose_model, partial(self._refuse, Kind.MODEL_DEPLOYMENT))
+        self._add("ModelDeployment", selections(GROUP, "modeldeployments", where.namespaces), models)
+        policies = selections(api.POLICY_API_VERSION, "policies", where.referred)
+        self._add("Policy", policies, self._handler(Kind.POLICY, decode.policy))
+        for kind, plural in WORKLOADS.items():
+            workloads = selections("apps/v1", plural, where.referred)
+            self._add(str(kind), workloads, self._handler(kind, decode.workload(kind)))
+        services = Handler(_object, self._see_service, self._lose_service, partial(self._refuse, Kind.SERVICE))
+        self._add("Service", selections("v1", "services", where.referred), services)
+        slices = Handler(decode.endpoint_slice, self._see_slice, self._lose_slice, self._refuse_slice)
+        self._add("EndpointSlice", selections("discovery.k8s.io/v1", "endpointslices", where.referred), slices)
+        # Of Endpoints only whether there are any matters, and only to who takes Services over.
+        endpoints = Handler(_key, onlooker.see_endpoints, onlooker.lose_endpoints, lambda key, why: None)
+        bare = [Selection(each.path, metadata_only=True) for each in selections("v1", "endpoints", where.referred)]
+        self._add("Endpoints", bare, endpoints)
+        namespace, name = where.gateway
+        of_gateway = Selection(
+            path_of("discovery.k8s.io/v1", "endpointslices", namespace), label_selector=f"{SERVICE_LABEL}={name}"
+        )
+        gateways = Handler(decode.endpoint_slice, self._see_gateways, self._lose_gateways, self._refuse_slice)
+        self._add("gateway", [of_gateway], gateways)
+
+    def _add(self, kind: str, wanted: Iterable[Selection], handler: Handler[Any]) -> None:
+        for selection in wanted:
+            self._reflectors.start(f"{kind} {selection}", Reflector(self._cluster, selection, handler))
+
+    def _handler(self, kind: Kind, decoder: Callable[[bytes], events.Object]) -> Handler[events.Object]:
+        return Handler(
+            decoder,
+            change=lambda thing: self.emit(events.Applied(thing)),
+            remove=lambda key: self.emit(events.Removed(kind, key)),
+            refuse=partial(self._refuse, kind),
+        )
+
+    def _refuse(self, kind: Kind, key: str, problems: tuple[Problem, ...]) -> None:
+        self.emit(events.Refused(kind, key, problems))
+
+    # Models
+
+    def _see_model(self, obj: Json) -> None:
+        """An Applied event for what its user changed; of the status only what the leader decided counts."""
+        metadata, status = obj["metadata"], obj.get("status") or {}
+        key = f"{metadata['namespace']}/{metadata['name']}"
+        reading = metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp")
+        last = self.models.get(key)
+        self.models[key] = Seen(metadata["uid"], reading, status)
+        self._onlooker.see_model(obj)
+        if last is None or last.reading != reading:
+            match api.parse(obj):
+                case Parsed(model=model):
+                    self.emit(events.Applied(model))
+                case Invalid(problems=problems):
+                    self.emit(events.Refused(Kind.MODEL_DEPLOYMENT, key, problems))
+        saved = saved_of(status)
+        if saved is not None and (last is None or saved_of(last.status) != saved):
+            self.emit(events.Decided(key, saved))
+
+    def _lose_model(self, key: str) -> None:
+        self.models.pop(key, None)
+        self._onlooker.lose_model(key)
+        self.emit(events.Removed(Kind.MODEL_DEPLOYMENT, key))
+
+    # Services
+
+    def _see_service(self, obj: Json) -> None:
+        match objects.parse_service(obj):
+            case Parsed(model=service):
+                self.emit(events.Applied(service))
+            case Invalid(problems=problems):
+                metadata = obj["metadata"]
+                self.emit(events.Refused(Kind.SERVICE, f"{metadata['namespace']}/{metadata['name']}", problems))
+        self._onlooker.see_service(obj)
+
+    def _lose_service(self, key: str) -> None:
+        self.emit(events.Removed(Kind.SERVICE, key))
+        self._onlooker.lose_service(key)
+
+    def _see_slice(self, seen: EndpointSlice) -> None:
+        self.emit(events.Applied(seen))
+        self._onlooker.see_slice(seen)
+
+    def _lose_slice(self, key: str) -> None:
+        self.emit(events.Removed(Kind.ENDPOINT_SLICE, key))
+        self._onlooker.lose_slice(key)
+
+    def _refuse_slice(self, key: str, problems: tuple[Problem, ...]) -> None:
+        """A slice that belongs to no Service is nobody's business here."""
+
+    # The gateway
+
+    def _see_gateways(self, seen: EndpointSlice) -> None:
+        self._gateway_slices[seen.key] = seen
+        self._tell_gateways()
+
+    def _lose_gateways(self, key: str) -> None:
+        self._gateway_slices.pop(key, None)
+        self._tell_gateways()
+
+    def _tell_gateways(self) -> None:
+        self.emit(events.GatewaysSeen(decode.gateway_pods(self._gateway_slices.values())))
+
+
+def _object(body: bytes) -> Json:
+    return _json.decode(body)
+
+
+def _key(body: bytes) -> str:
+    metadata = _object(body)["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}"
