@@ -122,7 +122,7 @@ class ServiceRef(_ObjectReference):
 class PolicyRef(_ObjectReference):
     """A Policy that restricts where requests may go."""
 
-    ref_type: Literal["remotePolicy", "localPolicy"]
+    ref_type: Literal["remotePolicy", "localPolicy"] = "remotePolicy"
     """localPolicy: a Policy of this cluster. remotePolicy: one that only Beamlit knows, which is not applied here."""
 
 

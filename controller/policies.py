@@ -1,9 +1,9 @@
 """Pure: which remotes a model's Policies leave it.
 
-Policies of one type are a union, of different types an intersection; no Policy of a type allows all. A remote is judged
-by what it declares: its `location`, of which one part must be named by a Policy, and its `flavors`, all of which must
-be, since the remote chooses on which of them a request runs. A remote that declares nothing of a type is not restricted
-by it; `notes` names it.
+Policies of one type are a union, of different types an intersection; no Policy of a type allows all, and so does one
+that lists nothing. A remote is judged by what it declares: its `location`, of which one part must be named by a Policy,
+and its `flavors`, all of which must be, since the remote chooses on which of them a request runs. A remote that
+declares nothing of a type is not restricted by it; `notes` names it.
 
 A Policy that does not exist (yet) might forbid anything, so it leaves no remote until it is there.
 """
@@ -50,15 +50,14 @@ def notes(remotes: Iterable[RemoteBackend], model: ModelDeployment, policies: Ma
 
 
 def _refusal(remote: RemoteBackend, type_: _Type, policies: Iterable[Policy]) -> str:
-    of_type = [policy for policy in policies if policy.spec.type == type_]
+    of_type = {policy.key: _terms(policy) for policy in policies if policy.spec.type == type_}
+    wanted = {term for terms in of_type.values() for term in terms}
     declared = _declared(remote, type_)
-    wanted = [term for policy in of_type for term in _terms(policy)]
     refused = [term for term in declared if term not in wanted]
     one_is_enough = type_ == "location"
-    if not of_type or not refused or (one_is_enough and len(refused) < len(declared)):
+    if not all(of_type.values()) or not of_type or not refused or (one_is_enough and len(refused) < len(declared)):
         return ""
-    names = ", ".join(policy.key for policy in of_type)
-    return f"{type_} is {', '.join(refused)}, and Policy {names} allows {', '.join(wanted) or 'none'}"
+    return f"{type_} is {', '.join(refused)}, and Policy {', '.join(of_type)} allows {', '.join(sorted(wanted))}"
 
 
 def _declared(remote: RemoteBackend, type_: _Type) -> tuple[str, ...]:
