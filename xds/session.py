@@ -11,8 +11,9 @@ made before what refers to it, and removed after it. The lanes stand in four sta
 
     1  make    RUNTIME CLUSTER ENDPOINTS SECRET       what is referred to
     2  make    LISTENER SCOPED_ROUTE ROUTE            what refers
-    3  remove  SCOPED_ROUTE ROUTE LISTENER
-    4  remove  SECRET ENDPOINTS CLUSTER RUNTIME
+    3  remove  SCOPED_ROUTE LISTENER
+    4  remove  ROUTE
+    5  remove  SECRET ENDPOINTS CLUSTER RUNTIME
 
 A lane is *complete through* sequence s when the client has answered for everything in it that changed up to s. One rule
 orders all: **a lane sends a change of sequence s only when all lanes of earlier stages are complete through s.** A
@@ -36,6 +37,11 @@ overdue by `HOLD_S` holds nothing back any more, except removals: what stays too
 them again. So with each cluster its endpoints are owed again. A new cluster's endpoints Envoy asks for before it
 acknowledges the cluster, so then too they are in flight when stage 1 would open stage 2.
 
+**A listener drains.** Envoy stops to accept connections at a listener that is removed, and asks callers to leave those
+that they have; until they do, or `DRAIN_S` have passed, requests arrive there and are served by its route. So what
+went along with it or later (stages 4 and 5) is removed that much later. What has been removed meanwhile for other
+reasons waits too, and does no harm.
+
 A client that reconnects asks for one type after the other. Until it has been quiet for `OPENING_S` nothing is removed,
 since what still refers to it may belong to a type that it has not asked for yet.
 
@@ -44,6 +50,7 @@ On streams of one type each (no ADS) order *between* types is best effort: a str
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -66,6 +73,9 @@ from xds.subscription import Ack, Flight, Lane, Nack, Piece, Report, Subscriptio
 HOLD_S = 5.0
 """How long an unanswered push may hold back what must come after it."""
 
+DRAIN_S = 600.0
+"""How long Envoy gives callers to leave a listener that is removed, by default (--drain-time-s)."""
+
 OPENING_S = 1.0
 """How long after a stream's last first request for a type its removals wait."""
 
@@ -74,10 +84,14 @@ REFERRING = (LISTENER, SCOPED_ROUTE, ROUTE)
 STAGES = (
     tuple((type_url, False) for type_url in REFERRED),
     tuple((type_url, False) for type_url in REFERRING),
-    tuple((type_url, True) for type_url in (SCOPED_ROUTE, ROUTE, LISTENER)),
+    ((SCOPED_ROUTE, True), (LISTENER, True)),
+    ((ROUTE, True),),
     tuple((type_url, True) for type_url in reversed(REFERRED)),
 )
 """Lanes as (type, whether it removes), in the order of the theory."""
+
+DRAINED = frozenset({ROUTE, *REFERRED})
+"""Types whose removals wait until listeners have drained."""
 
 WILDCARD_TYPES = frozenset({CLUSTER, LISTENER, SCOPED_ROUTE})
 """Types of which a first request without names means all."""
@@ -109,6 +123,8 @@ class Session:
         self._settled_at = -1
         self._opening_until_s = 0.0
         self._warming: set[str] = set()
+        self._draining: deque[tuple[int, float]] = deque()
+        """Of listeners: when they were removed, as a sequence, and until when they may drain. Both only grow."""
 
     def receive(self, request: Any, now_s: float) -> float | None:
         """Takes a request. Returns how long the push that it answers was under way, in seconds; None: it answers none.
@@ -131,6 +147,7 @@ class Session:
             return pushes
         settled = True
         complete = reached = sequence = self._snapshot.sequence
+        drained = self._drained(now_s)
         for lanes in self._stages:
             gate_to_make, gate_to_remove = reached, complete
             for subscription, lane in lanes:
@@ -139,10 +156,12 @@ class Session:
                 elif subscription.is_idle(lane):
                     lane.position = lane.complete = sequence
                     continue
-                elif push := self._advance(
-                    subscription, lane, gate_to_remove if lane.removing else gate_to_make, now_s
-                ):
-                    pushes.append(push)
+                else:
+                    gate = gate_to_remove if lane.removing else gate_to_make
+                    if lane.removing and subscription.type_url in DRAINED:
+                        gate = min(gate, drained)
+                    if push := self._advance(subscription, lane, gate, now_s):
+                        pushes.append(push)
                 complete = min(complete, lane.complete)
                 reached = min(reached, self._reached(subscription, lane, now_s))
                 settled = settled and not subscription.is_behind(lane)
@@ -152,6 +171,9 @@ class Session:
     def wake_at(self, now_s: float) -> float | None:
         """When `offer` may have more although nothing else happens; None: never."""
         earliest = self._opening_until_s if self._opening_until_s > now_s else None
+        if self._draining and not self.is_settled:
+            at_s = self._draining[0][1]
+            earliest = at_s if earliest is None else min(earliest, at_s)
         for each in self.subscriptions.values():
             if each.flight and (at_s := each.flight.sent_at_s + HOLD_S) > now_s:
                 earliest = at_s if earliest is None else min(earliest, at_s)
@@ -215,6 +237,8 @@ class Session:
         subscription.answered = True
         subscription.error = error
         subscription.ack_s = now_s - flight.sent_at_s
+        if flight.lane.removing and subscription.type_url == LISTENER:
+            self._drain(min(map(subscription.log.removal_of, flight.names)), now_s + DRAIN_S)
         if error is not None:
             names = frozenset(flight.names)  # what is new in it; state of the world lists the rest too
             suspects = tuple(each for each in flight.push.resources if each.name in names)
@@ -293,11 +317,25 @@ class Session:
         if subscription.type_url == CLUSTER and not flight.lane.removing:
             self._owe_endpoints(flight.names)
 
+    def _drain(self, removed_at: int, until_s: float) -> None:
+        """Listeners removed at this sequence (0: nobody knows when) have until then, and later ones not less."""
+        while self._draining and self._draining[-1][0] >= removed_at:
+            self._draining.pop()
+        self._draining.append((removed_at, until_s))
+
+    def _drained(self, now_s: float) -> int:
+        """The sequence through which no removed listener has callers left."""
+        while self._draining and self._draining[0][1] <= now_s:
+            self._draining.popleft()
+        return self._draining[0][0] - 1 if self._draining else self._snapshot.sequence
+
     def _walk(self, subscription: Subscription, lane: Lane, gate: int) -> None:
         """Queues what the lane may send of what changed since its position."""
         if not subscription.is_behind(lane):
             lane.position = lane.complete = self._snapshot.sequence
             return
+        if lane.removing and gate <= lane.position and not subscription.withdrawn:
+            return  # it may say nothing yet, and there may be much to look through, again and again
         collect = self._removed if lane.removing else self._made
         names, whole = collect(subscription, lane.position, gate)
         sequence = self._snapshot.sequence

@@ -50,7 +50,9 @@ class World:
 
 
 class Client:
-    """What both variants have in common. Time stands still unless `waits`; removals do not wait for the opening."""
+    """What both variants have in common. Time stands still unless `waits`. Requests are as old as an opening lasts, so
+    removals do not wait for it.
+    """
 
     def __init__(self, world: World, session: Session) -> None:
         self.world = world
@@ -128,7 +130,7 @@ class DeltaClient(Client):
         self.send(type_url=type_url, response_nonce=self.nonces[type_url], error_detail={"message": words})
 
     def send(self, **fields: object) -> None:
-        self.session.receive(DeltaDiscoveryRequest(**fields), 0.0)  # type: ignore[arg-type]
+        self.session.receive(DeltaDiscoveryRequest(**fields), max(0.0, self.now_s - OPENING_S))  # type: ignore[arg-type]
 
     def decode(self, data: bytes) -> tuple[str, str, list[str]]:
         response = DeltaDiscoveryResponse.FromString(data)
@@ -172,4 +174,4 @@ class StateClient(Client):
             response_nonce=nonce,
             **fields,  # type: ignore[arg-type]
         )
-        self.session.receive(request, 0.0)
+        self.session.receive(request, max(0.0, self.now_s - OPENING_S))

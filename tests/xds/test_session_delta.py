@@ -4,7 +4,7 @@ import pytest
 
 from tests.xds.talk import DeltaClient, World, word
 from xds import session_delta
-from xds.session import HOLD_S, OPENING_S, ProtocolError
+from xds.session import DRAIN_S, HOLD_S, OPENING_S, ProtocolError
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET
 
 A, B = word(CLUSTER, "a"), word(CLUSTER, "b")
@@ -311,7 +311,76 @@ def test_a_model_goes_in_the_opposite_order() -> None:
     client.says(SCOPED_ROUTE)
     client.settles()
     world.has(gone=[A.key, route.key, scope.key])
-    assert client.settles() == [{"SRDS": ["-s"], "RDS": ["-r"]}, {"CDS": ["-a"]}]
+    assert client.settles() == [{"SRDS": ["-s"]}, {"RDS": ["-r"]}, {"CDS": ["-a"]}]
+
+
+def serving_at_a_listener() -> tuple[World, DeltaClient]:
+    """The same, and route r is reached at listener l."""
+    world, client = serving_a_route()
+    world.has(word(LISTENER, "l", 1, (ROUTE, "r")))
+    client.says(LISTENER)
+    client.settles()
+    return world, client
+
+
+def test_what_a_removed_listener_needs_stays_until_its_callers_have_left() -> None:
+    world, client = serving_at_a_listener()
+    world.has(gone=[A.key, (ROUTE, "r"), (LISTENER, "l")])
+    assert client.settles() == [{"LDS": ["-l"]}]
+    assert client.session.wake_at(client.now_s) == client.now_s - OPENING_S + DRAIN_S
+
+    client.waits(DRAIN_S - OPENING_S - 1)
+    assert client.hears() == {}
+    client.waits(1)
+    assert client.settles() == [{"RDS": ["-r"]}, {"CDS": ["-a"]}]
+    assert client.session.wake_at(client.now_s) is None
+
+
+def test_while_a_listener_drains_all_that_is_made_goes_on_and_other_listeners_go() -> None:
+    world, client = serving_at_a_listener()
+    k = word(LISTENER, "k", 1, (ROUTE, "r"))
+    world.has(k)
+    client.settles()
+    world.has(gone=[k.key])
+    client.settles()
+
+    world.has(B, word(ROUTE, "r", 2, B.key), gone=[A.key])
+    assert client.settles() == [{"CDS": ["b=1"]}, {"RDS": ["r=2"]}]
+    world.has(gone=[(LISTENER, "l")])
+    assert client.settles() == [{"LDS": ["-l"]}]
+    world.has(A, word(ROUTE, "r", 3, A.key))
+    assert client.settles() == [{"CDS": ["a=1"]}, {"RDS": ["r=3"]}]
+    client.waits(DRAIN_S)
+    assert client.settles() == [], "what came back is not removed"
+
+
+def test_listeners_that_go_one_after_the_other_are_each_waited_for_and_no_longer() -> None:
+    world, client = serving_at_a_listener()
+    k = word(LISTENER, "k", 1, B.key)
+    world.has(B, k)
+    client.settles()
+    world.has(gone=[A.key, (ROUTE, "r"), (LISTENER, "l")])
+    client.settles()
+    client.waits(DRAIN_S / 2)
+    world.has(gone=[B.key, k.key])
+    assert client.settles() == [{"LDS": ["-k"]}]
+    client.waits(DRAIN_S / 2)
+    assert client.settles() == [{"RDS": ["-r"]}, {"CDS": ["-a"]}]
+    client.waits(DRAIN_S / 2)
+    assert client.settles() == [{"CDS": ["-b"]}]
+
+
+def test_a_listener_that_went_while_its_client_was_away_drains_as_well() -> None:
+    world, _ = serving_at_a_listener()
+    known = {type_url: dict(world.snapshot.logs[type_url].versions) for type_url in (CLUSTER, LISTENER)}
+    world.has(gone=[A.key, (ROUTE, "r"), (LISTENER, "l")])
+    world.snapshot.forget(world.snapshot.sequence)
+    client = DeltaClient(world)
+    for type_url in (CLUSTER, LISTENER):
+        client.says(type_url, known=known[type_url])
+    assert client.settles() == [{"LDS": ["-l"]}]
+    client.waits(DRAIN_S)
+    assert client.settles() == [{"CDS": ["-a"]}]
 
 
 def test_a_refused_cluster_holds_its_followers_no_longer() -> None:

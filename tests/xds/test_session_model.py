@@ -2,7 +2,8 @@
 never holds a route whose cluster it does not have, and in the end it holds exactly the snapshot.
 
 The client does as Envoy does: it takes clusters, listeners and scopes as they come, asks for the endpoints of its
-clusters and the routes of its scopes, and answers a response of one type in its own time.
+clusters and the routes of its scopes, answers a response of one type in its own time, and goes on to use a listener
+that was removed until it has drained.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from protos.envoy.service.discovery.v3.discovery_pb2 import (
     DiscoveryResponse,
 )
 from tests.xds.talk import World, content_of, word
-from xds.session import HOLD_S, OPENING_S, WILDCARD_TYPES, Session
+from xds.session import DRAIN_S, HOLD_S, OPENING_S, WILDCARD_TYPES, Session
 from xds.session_delta import DeltaSession
 from xds.session_state import StateSession
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, SCOPED_ROUTE, Key, Resource
@@ -45,7 +46,9 @@ class Response:
 
 @dataclass
 class ModelClient:
-    """One client over all its streams. `held`: what it has accepted, by type."""
+    """One client over all its streams. `held`: what it has accepted, by type. `draining`: listeners that it has not any
+    more, and until when they need what they refer to. A new stream does not know of those.
+    """
 
     world: World
     state_of_the_world: bool
@@ -55,6 +58,7 @@ class ModelClient:
     inbox: dict[str, Response] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     nonces: dict[str, str] = field(default_factory=dict)
+    draining: list[tuple[Resource, float]] = field(default_factory=list)
     session: Session = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +68,7 @@ class ModelClient:
         """A new stream. What was on its way on the old one is lost."""
         variant = StateSession if self.state_of_the_world else DeltaSession
         self.session = variant(self.world.snapshot, self.world.encoder)
-        self.asked, self.inbox, self.nonces = {}, {}, {}
+        self.asked, self.inbox, self.nonces, self.draining = {}, {}, {}, []
 
     def ask(self, type_url: str, now_s: float) -> None:
         """The first request for a type on this stream."""
@@ -115,7 +119,10 @@ class ModelClient:
 
     def accept(self, type_url: str, now_s: float) -> None:
         response = self.inbox.pop(type_url)
+        before = self.held[LISTENER].copy()
         (self._take_state if self.state_of_the_world else self._take_delta)(type_url, response.data)
+        gone = before.keys() - self.held[LISTENER].keys()
+        self.draining += [(before[name][1], now_s + DRAIN_S) for name in gone]
         self.nonces[type_url] = response.nonce
         self.follow(now_s)  # Envoy asks before it acknowledges
         self.send(type_url, now_s, nonce=response.nonce)
@@ -219,9 +226,9 @@ class Conversation(RuleBasedStateMachine):
         self.client.connect()
 
     @precondition(lambda self: not self.client.inbox and len(self.client.asked) == len(ORDER))
-    @rule()
-    def time_passes(self) -> None:
-        self.now_s += OPENING_S
+    @rule(seconds=st.sampled_from([OPENING_S, DRAIN_S / 2, DRAIN_S]))
+    def time_passes(self, seconds: float) -> None:
+        self.now_s += seconds
 
     @rule()
     def forget_tombstones(self) -> None:
@@ -230,10 +237,10 @@ class Conversation(RuleBasedStateMachine):
     @invariant()
     def every_reference_to_a_cluster_leads_somewhere(self) -> None:
         held = self.client.held
-        for type_url in (ROUTE, LISTENER):
-            for _, each in held[type_url].values():
-                missing = [name for kind, name in each.refs if kind == CLUSTER and name not in held[CLUSTER]]
-                assert not missing, f"{type_url} {each.name} refers to {missing}"
+        draining = [each for each, until_s in self.client.draining if self.now_s < until_s]
+        for each in [each for type_url in (ROUTE, LISTENER) for _, each in held[type_url].values()] + draining:
+            missing = [name for kind, name in each.refs if kind == CLUSTER and name not in held[CLUSTER]]
+            assert not missing, f"{each.type_url} {each.name} refers to {missing}"
 
     def teardown(self) -> None:
         """In the end all is answered, and the client has the snapshot: for nothing that was asked is forgotten."""
@@ -247,7 +254,7 @@ class Conversation(RuleBasedStateMachine):
                 wake_at_s = self.client.session.wake_at(self.now_s)
                 if wake_at_s is None:
                     break
-                assert wake_at_s <= self.now_s + HOLD_S
+                assert wake_at_s <= self.now_s + max(HOLD_S, DRAIN_S)
                 self.now_s = wake_at_s
             for type_url in list(self.client.inbox):
                 self.client.accept(type_url, self.now_s)

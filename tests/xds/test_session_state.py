@@ -3,7 +3,7 @@
 import pytest
 
 from tests.xds.talk import StateClient, World, word
-from xds.session import HOLD_S, ProtocolError
+from xds.session import DRAIN_S, HOLD_S, ProtocolError
 from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, SCOPED_ROUTE, SECRET, TYPES
 
 A, B = word(CLUSTER, "a", "a1"), word(CLUSTER, "b", "b1")
@@ -159,6 +159,19 @@ def test_a_cluster_is_listed_until_the_route_that_used_it_has_let_go() -> None:
     world, client = serving_a_route()
     world.has(B, word(ROUTE, "r", "r2", B.key), gone=[A.key])
     assert client.settles() == [{"CDS": ["a1", "b1"]}, {"RDS": ["r2"]}, {"CDS": ["b1"]}]
+
+
+def test_a_cluster_is_listed_until_the_listener_that_used_it_has_drained() -> None:
+    world, client = serving_a_route()
+    world.has(word(LISTENER, "k", "k1"), word(LISTENER, "l", "l1", (ROUTE, "r")))
+    client.says(LISTENER)
+    client.settles()
+    world.has(gone=[A.key, (ROUTE, "r"), (LISTENER, "l")])
+    assert client.settles() == [{"LDS": ["k1"]}]
+    world.has(B)
+    assert client.settles() == [{"CDS": ["a1", "b1"]}]
+    client.waits(DRAIN_S)
+    assert client.settles() == [{"CDS": ["b1"]}]
 
 
 def test_a_state_that_lists_what_is_gone_is_not_taken_for_the_state_as_it_is() -> None:
