@@ -25,7 +25,7 @@ from controller.events import Effect, Event, Kind
 from controller.gateways import Gateways
 from controller.leasing import Leasing
 from controller.models import Models
-from controller.record import Record, saved_credentials
+from controller.record import Record
 from controller.resolution import Config
 from xds import events as gateway_events
 
@@ -47,7 +47,7 @@ class Engine:
 
     @property
     def vault(self) -> Vault:
-        return self._models.vault
+        return self._models.remotes.vault
 
     @property
     def gateways(self) -> Gateways:
@@ -111,6 +111,8 @@ class Engine:
                     self.refused[kind, key] = event
                     self._models.touched.add(key)
                     self._models.announce(key, "Invalid", event.sentence, warning=True)
+                    if kind is Kind.MODEL_DEPLOYMENT:
+                        self._models.refuse(key)
             case events.Observed() | events.TokenIssued() | events.TokenFailed():
                 self._take_answer(event, now)
             case events.GatewaysSeen() | events.Exposed() | events.Elected() | events.Decided():
@@ -149,18 +151,15 @@ class Engine:
             case events.Exposed(key=key):
                 if record := self.records.get(key):
                     record.exposed = event
-                    self._models.unresolved.add(key)
+                    self._models.undecided.add(key)
             case events.Elected(leads=leads):
                 if leads is not self._models.leads:
                     self._models.elect(leads=leads, now=now)
+                    for kind, key in sorted(self.refused):
+                        if kind is Kind.MODEL_DEPLOYMENT:
+                            self._models.refuse(key)
             case events.Decided(key=key, saved=saved):
-                if self._models.leads:
-                    return
-                self.vault.adopt(saved_credentials({key: saved}))
-                if record := self.records.get(key):
-                    self._models.tell(record, saved)
-                else:
-                    self._models.saved[key] = saved
+                self._models.hear(key, saved)
 
     def _take_gateway_event(self, event: gateway_events.GatewayEvent, now: float) -> None:
         match event:
@@ -177,6 +176,7 @@ class Engine:
                 for name in filter(self.vault.delivered, secrets):
                     self._models.undecided |= self.vault.users(name)
             case gateway_events.LoadReported(backends=backends):
-                self._models.undecided |= self._models.health.hear(backends, now)
+                if self._models.leads:
+                    self._models.undecided |= self._models.remotes.health.hear(backends, now)
             case gateway_events.LeaseAccepted() | gateway_events.GatewayRefused():
                 pass  # neither changes what models come to

@@ -6,8 +6,9 @@ is handed out again as late as possible, so that whoever still connects to the p
 reach another.
 
 A pod listens from the moment its Envoy has acknowledged the model's route until the pod is not ready any more: an Envoy
-that loses its control plane goes on listening, one that is started anew is not ready before it has everything. After
-a change of leader nobody has acknowledged anything yet; so for `HOLD_S`, or until all have, what stands is left alone.
+that loses its control plane goes on listening, one that is started anew is not ready before it has everything. One
+that was not ready only for a while and kept its stream has what it had. After a change of leader nobody has
+acknowledged anything yet; so for `HOLD_S`, or until all have, what stands is left alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Exposures:
 
     def __init__(self, cluster: Cluster | None, held: Mapping[str, int]) -> None:
         self._cluster = cluster
-        self._pods: dict[str, GatewayPod] = {}
+        self._pods: Mapping[str, GatewayPod] | None = None
+        """By name, ready or not; None before they have been seen."""
         self._held: dict[str, int] = {}
         self._models: dict[int, str] = {}
         self._hold_until_s = float("-inf")
@@ -47,12 +49,24 @@ class Exposures:
         self._next = max(self._models, default=0) + 1
 
     def see(self, pods: Iterable[GatewayPod], records: Iterable[Record]) -> bool:
-        """Takes all pods of the gateway; whether the ready ones are others than before."""
-        known, self._pods = self._pods, {pod.name: pod for pod in pods if pod.ready}
-        if lost := known.keys() - self._pods.keys():
-            for record in records:
-                record.listening -= lost
-        return known != self._pods
+        """Takes all pods of the gateway. Returns whether they are others than before."""
+        before, self._pods = self._pods, {pod.name: pod for pod in pods}
+        known = before or {}
+        lost = {name for name, pod in known.items() if not self._is_still(pod) or not self._pods[name].ready}
+        back = {name for name, pod in known.items() if not pod.ready and self._is_still(pod)} - lost
+        for record in records if lost or back else ():
+            record.listening -= lost
+            record.listening |= record.programmed & back
+        return before != self._pods
+
+    def _is_still(self, pod: GatewayPod) -> bool:
+        """Whether it is there, and not another one of the same name."""
+        now = (self._pods or {}).get(pod.name)
+        return now is not None and now.addresses == pod.addresses
+
+    @property
+    def _ready(self) -> dict[str, GatewayPod]:
+        return {name: pod for name, pod in sorted((self._pods or {}).items()) if pod.ready}
 
     def start(self, records: Iterable[Record], now: float) -> None:
         """From now on this controller leads: what it wants has to be said once more."""
@@ -70,17 +84,22 @@ class Exposures:
             self.release(record.key)
             record.gateway_port = None
 
-    def hold(self, key: str, port: int | None) -> None:
-        """Gives a model this very port, as the leader said."""
-        if self._held.get(key) != port:
-            self.release(key)
-            if port is not None:
-                self._held[key], self._models[port] = port, key
-                self._next = port + 1
+    def hold(self, key: str, port: int | None) -> str | None:
+        """Gives a model this very port, as the leader said. Returns the model that had it and has none now."""
+        if self._held.get(key) == port:
+            return None
+        self.release(key)
+        if port is None:
+            return None
+        loser = self._models.get(port)
+        if loser is not None:
+            del self._held[loser]
+        self._held[key], self._models[port] = port, key
+        self._next = port + 1
+        return loser
 
     def release(self, key: str) -> None:
-        port = self._held.pop(key, None)
-        if port is not None and self._models.get(port) == key:
+        if (port := self._held.pop(key, None)) is not None:
             del self._models[port]
 
     def expose(self, record: Record, now: float) -> Expose | None:
@@ -97,34 +116,40 @@ class Exposures:
         """Whether it is too early to begin: nothing is led anywhere yet, or where it leads may still be right."""
         if exposure is None:
             return False
-        has_to_be_made = record.make is not None and record.local is None
+        has_to_be_made = record.make is not None and exposure.port is None
         return self.is_held(record, now) or not (exposure.gateways or record.is_touched or has_to_be_made)
 
     def is_held(self, record: Record, now: float) -> bool:
         """Whether gateways may still be about to say that they listen."""
-        return now < self._hold_until_s and bool(self._pods.keys() - record.listening)
+        if self._pods is None:
+            return True
+        return now < self._hold_until_s and not self._ready.keys() <= record.listening
 
     def held_until_s(self, record: Record, now: float) -> float | None:
         """When `expose` may have news without an event."""
-        return self._hold_until_s if record.expose is None and self.is_held(record, now) else None
+        held = self._pods is not None and record.expose is None and self.is_held(record, now)
+        return self._hold_until_s if held else None
 
     def _wants(self, record: Record) -> bool:
         spec, cluster = record.spec, self._cluster
         if not cluster or (spec.spec.takeover or cluster.takeover) is Takeover.MANUAL:
             return False
-        return spec.spec.enabled and not spec.metadata.is_leaving and bool(record.service) and not record.port_holder
+        leaves = record.wanted.metadata.is_leaving
+        return spec.spec.enabled and not leaves and bool(record.service) and not record.port_holder
 
     def _exposure(self, record: Record) -> Exposure | None:
         if not self._wants(record) or record.service is None or record.gateway_port is None:
             return None
-        gateways = tuple(pod for name, pod in sorted(self._pods.items()) if name in record.listening)
+        gateways = tuple(pod for name, pod in self._ready.items() if name in record.listening)
         return Exposure(*record.service, record.gateway_port, gateways, record.make)
 
     def _port(self, key: str, ports: range) -> int | None:
         """The model's port, None if all are taken."""
-        if (held := self._held.get(key)) is not None:
+        held = self._held.get(key)
+        if held in ports:
             return held
-        candidates = chain(range(max(self._next, ports.start), ports.stop), range(ports.start, self._next))
+        after = min(max(self._next, ports.start), ports.stop)
+        candidates = chain(range(after, ports.stop), range(ports.start, after))
         free = next((port for port in candidates if port not in self._models), None)
         self.hold(key, free)
         return free

@@ -20,7 +20,8 @@ What counts, measured on Envoy 1.40 with real destinations:
                  connections; the caller went away before an answer; the gateway lacks the credential
 
 Reports of several gateways about one remote are taken as one sequence, so a remote that works for one of them works.
-Health is not saved: after a restart every remote is tried. Times are seconds since the epoch.
+Health is not saved: after a restart every remote is tried. A controller that takes the lead from another lets those
+rest that rested there. Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -100,6 +101,11 @@ class RemoteHealth:
         if wanted:
             self._used[model] = wanted
 
+    def start(self, resting: Iterable[str], now: float) -> None:
+        """Begins anew with what another controller knew: these remotes rest."""
+        rests_until_s = now + self._policy.rest_s
+        self._known = {each: Health(rest_s=self._policy.rest_s, rests_until_s=rests_until_s) for each in resting}
+
     def hear(self, loads: Iterable[BackendLoad], now: float) -> set[str]:
         """Takes a report. Returns the models that have a remote whose rest began or ended with it."""
         touched: set[str] = set()
@@ -116,7 +122,8 @@ class RemoteHealth:
         health = self._known.get(cluster)
         if health is None or not health.rests(now):
             return ""
-        return f"the last {health.failed} requests to it failed; it is tried again after {health.rest_s:g} s"
+        failed = f"the last {health.failed} requests" if health.failed else "all requests"
+        return f"{failed} to it failed; it is tried again after {health.rest_s:g} s"
 
     def rests_until_s(self, cluster: str) -> float:
         """When it was or will be tried again, 0 if it has not rested."""

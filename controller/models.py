@@ -13,21 +13,19 @@ from dataclasses import replace
 
 from controller import events, offload
 from controller.api import ModelDeployment
-from controller.claims import Claims
-from controller.credentials import Need, Vault
+from controller.credentials import Need
 from controller.events import Effect
 from controller.exposures import Exposures
 from controller.gateways import Gateways
-from controller.health import RemoteHealth
 from controller.inventory import Inventory
 from controller.leasing import Leasing
 from controller.metrics import Unknown
+from controller.names import Names
 from controller.record import (
     FORGOTTEN,
     Gauge,
-    Readiness,
+    Lost,
     Record,
-    Target,
     new_record,
     restore,
     saved_credentials,
@@ -35,8 +33,9 @@ from controller.record import (
     saved_ports,
     to_save,
 )
+from controller.remotes import Remotes
 from controller.resolution import Config, Resolution, resolve
-from controller.routing import RemoteState, policy_of
+from controller.routing import policy_of
 from controller.watches import Watches
 from xds import events as gateway_events
 from xds import ir
@@ -57,8 +56,7 @@ class Models:
         self.touched: set[str] = set()
         """Models of which something that people are told may have changed."""
         self.inventory = Inventory()
-        self.vault = Vault(saved_credentials(saved))
-        self.health = RemoteHealth(config.health)
+        self.remotes = Remotes(config.health, saved)
         self.gateways = Gateways(saved_gateways(saved))
         self.leasing = Leasing(self.gateways.count)
         self.leads = config.cluster is None
@@ -66,17 +64,16 @@ class Models:
         self.exposures = Exposures(config.cluster, saved_ports(saved))
         self._config = config
         self._divided_by = self.gateways.count
-        self._identities: Claims[tuple[str, str]] = Claims()
-        self._hosts: Claims[str] = Claims()
-        self._ports: Claims[tuple[str, int]] = Claims()
+        self._names = Names()
+        self._count = 0
         self._routes: dict[str, ir.Route | None] = {}
         self._secrets: dict[str, ir.Secret | None] = {}
         self._effects: list[Effect] = []
         self._timers: list[tuple[float, str]] = []
 
     def of(self, keys: Iterable[str]) -> list[Record]:
-        """Those of these models that exist."""
-        return [self.records[key] for key in sorted(keys) if key in self.records]
+        """Those of these models that exist, in the order in which they came."""
+        return sorted((self.records[key] for key in keys if key in self.records), key=lambda record: record.number)
 
     # What gateways make of them
 
@@ -108,30 +105,44 @@ class Models:
         if record is None:
             saved = self.saved.pop(spec.key, None)
             record = self.records[spec.key] = new_record(spec, saved, now)
+            self._count += 1
+            record.number = self._count
             if saved and not self.leads:
-                self.tell(record, saved)
+                self._tell(record, saved)
         record.wanted = spec
-        # What a model serves stays its own until it may be what it is to become.
-        held = [] if record.route is None else [record.spec.identity]
-        self.unresolved |= self._identities.claim(spec.key, [*held, spec.identity])
+        self._claim_identity(record)
         self.unresolved.add(spec.key)
+
+    def _claim_identity(self, record: Record) -> None:
+        """What the leader has not told anything of takes nothing from those that it has."""
+        if self.leads:
+            self.unresolved |= self._names.claim_identity(record, Lost())
+        elif record.told:
+            self.unresolved |= self._names.claim_identity(record, record.told.lost)
+
+    def refuse(self, key: str) -> None:
+        """A manifest was never good: the model is not served, whatever was so before a restart."""
+        if self.leads and self._config.cluster and key not in self.records:
+            self._effects.append(events.Expose(key, None))
 
     def remove(self, key: str) -> None:
         """The manifest is gone."""
-        if record := self.records.pop(key, None):
-            self.unresolved |= self._identities.claim(key, ())
+        self.saved.pop(key, None)
+        record = self.records.pop(key, None)
+        if record:
             self._withdraw(record)
             if self.leads:
                 self._effects.append(events.Save({key: None}))
-            if self.leads and self._config.cluster:
-                self._effects.append(events.Expose(key, None))
+        if self.leads and self._config.cluster:
+            self._effects.append(events.Expose(key, None))
 
     def _withdraw(self, record: Record) -> None:
         """Takes a model out of everything it takes part in."""
         key = record.key
-        self.unresolved |= self._hosts.claim(key, ()) | self._ports.claim(key, ())
+        self.unresolved |= self._names.forget(key)
         self.exposures.release(key)
-        self._use(key, (), ())
+        record.targets = ()
+        self._use(record, ())
         self.leasing.set_limit(key, None, 0)
         self._effects += self.watches.use(key, {})
         self.inventory.follow(key, ())
@@ -150,20 +161,45 @@ class Models:
         for gateway in sorted(self.gateways.streaming):
             self.leasing.take(gateway_events.GatewayConnected(gateway, ""), self.gateways, now)
         if leads:
-            self.exposures.start(self.records.values(), now)
-        for record in self.records.values():
-            record.told = None if leads or not record.saved else restore(record.saved, forgotten=_NOT_TOLD)
+            self._take_over(now)
+        else:
+            for record in self.records.values():
+                self._tell(record, record.heard or record.saved or {})
         self.unresolved |= self.records.keys()
 
-    def tell(self, record: Record, saved: Mapping[str, object]) -> None:
-        """The leader has decided."""
+    def _take_over(self, now: float) -> None:
+        records = self.of(self.records)
+        self.exposures.start(records, now)
+        self.remotes.take_over(records, now)
+        for record in records:
+            record.told = record.heard = None
+            record.gauges = ()  # what was measured once is no reason now
+            self._claim_identity(record)
+
+    def hear(self, key: str, saved: Mapping[str, object]) -> None:
+        """What has been decided of a model, by the leader or by this controller itself."""
+        record = self.records.get(key)
+        if record is None:
+            self.saved[key] = saved
+        elif self.leads:
+            record.heard = saved
+        else:
+            self._tell(record, saved)
+        if not self.leads and not self.gateways.streaming:
+            self.remotes.vault.adopt(saved_credentials({key: saved}))
+
+    def _tell(self, record: Record, saved: Mapping[str, object]) -> None:
+        """The leader has decided. What cannot be read changes nothing."""
         told = restore(saved, forgotten=_NOT_TOLD)
-        if told == record.told:
+        if told.decision is None or told == record.told:
             return
         record.told, record.saved = told, saved
         record.decision, record.initial_limit = told.decision, told.initial_limit
         record.gateway_port = told.gateway_port
-        self.exposures.hold(record.key, told.gateway_port)
+        if loser := self.records.get(self.exposures.hold(record.key, told.gateway_port) or ""):
+            loser.gateway_port = None
+            self.unresolved.add(loser.key)
+        self._claim_identity(record)
         self.unresolved.add(record.key)
 
     # Settling
@@ -179,7 +215,8 @@ class Models:
 
     def wake_at(self) -> float | None:
         """When to call `expire`, None while time changes nothing."""
-        times = [self.gateways.wake_at(), self.leasing.wake_at(), *(at for at, _ in self._timers[:1])]
+        leasing = self.leasing.wake_at() if self.leads else None
+        times = [self.gateways.wake_at(), leasing, *(at for at, _ in self._timers[:1])]
         return min((at for at in times if at is not None), default=None)
 
     def settle(self, now: float) -> tuple[Effect, ...]:
@@ -198,7 +235,7 @@ class Models:
             if self.leads:
                 self._decide(record, now)
             else:
-                self._follow(record)
+                self._follow(record, now)
         self.touched |= pending
         if self._routes or self._secrets:
             self._effects.append(events.Publish(ir.Update(self._routes, self._secrets)))
@@ -210,25 +247,29 @@ class Models:
 
     def _resolve(self, record: Record, now: float) -> None:
         """Takes in what the manifests of a model come to."""
+        if not self.leads and record.told is None:
+            return
         if not self._may_become_what_it_wants(record) and record.route is None:
             return
         found = resolve(record.spec, record.refused_remotes, self.inventory, self._config)
         self.inventory.follow(record.key, found.follows)
-        self._settle_names(record, found)
+        lost = record.told.lost if record.told else Lost()
+        self.unresolved |= self._names.settle(record, found.hosts, found.service, lost)
+        record.service, record.make, record.is_touched = found.service, found.make, found.is_touched
         self._settle_local(record, found)
         record.targets, record.notes = found.targets, found.notes
         refused = record.refused_remotes
         record.refused_remotes = {t.cluster: w for t in found.targets if (w := refused.get(t.cluster))}
-        self._use(record.key, found.needs, [target.cluster for target in found.targets])
+        self._use(record, found.needs)
         self._settle_metrics(record, found, now)
 
     def _may_become_what_it_wants(self, record: Record) -> bool:
         """Puts the newest manifest in force, unless another model serves what it names: then what it was goes on."""
         wanted = record.wanted
-        holder = self._identities.holder(wanted.identity)
+        holder = self._names.holder(wanted.identity)
         if holder != record.key:
             environment, name = wanted.identity
-            conflict = f"{holder} already serves model {name!r} in environment {environment!r}"
+            conflict = f"{holder or 'another one'} already serves model {name!r} in environment {environment!r}"
             if record.conflict != conflict:
                 self.announce(record.key, "Conflict", conflict + ".", warning=True)
             record.conflict = conflict
@@ -236,22 +277,8 @@ class Models:
         record.conflict = ""
         if record.spec is not wanted:
             record.spec, record.policy = wanted, policy_of(wanted)
-            self.unresolved |= self._identities.claim(record.key, [wanted.identity])
+            self.unresolved |= self._names.keep_identity(record)
         return True
-
-    def _settle_names(self, record: Record, found: Resolution) -> None:
-        """What only one model can have: its Hosts, its Service's port, its port on the gateway."""
-        key = record.key
-        self.unresolved |= self._hosts.claim(key, found.hosts) - {key}
-        record.hosts = tuple(sorted(self._hosts.held(key)))
-        record.lost_hosts = {host: self._hosts.holder(host) or "" for host in found.hosts if host not in record.hosts}
-        record.service, record.make, record.is_touched = found.service, found.make, found.is_touched
-        ports = [(service, port) for service, port in [found.service or ("", None)] if port is not None]
-        self.unresolved |= self._ports.claim(key, ports) - {key}
-        holders = (self._ports.holder(port) or "" for port in ports)
-        record.port_holder = next((holder for holder in holders if holder != key), "")
-        if self.leads:
-            self.exposures.settle(record)
 
     def _settle_local(self, record: Record, found: Resolution) -> None:
         """Endpoints, and a gateway's part of their limit. What cannot be resolved leaves what was known."""
@@ -278,9 +305,8 @@ class Models:
         self.leasing.set_limit(record.key, total, static)
         return static
 
-    def _use(self, key: str, needs: Iterable[Need], clusters: Iterable[str]) -> None:
-        self.health.use(key, clusters)
-        effects, secrets = self.vault.use(key, needs)
+    def _use(self, record: Record, needs: Iterable[Need]) -> None:
+        effects, secrets = self.remotes.use(record, needs)
         self._effects += effects
         self.provide(secrets)
 
@@ -289,7 +315,7 @@ class Models:
         self._secrets |= secrets
         if not self.gateways.streaming:
             for name in secrets:
-                self.vault.delivered(name)
+                self.remotes.vault.delivered(name)
 
     def _settle_metrics(self, record: Record, found: Resolution, now: float) -> None:
         gauges = []
@@ -308,9 +334,11 @@ class Models:
     # Deciding
 
     def _decide(self, record: Record, now: float) -> None:
-        if record.local is None:
-            return  # it waits for another model to let go
-        known, record.remotes = record.remotes, tuple(self._remote_state(target, now) for target in record.targets)
+        self.exposures.settle(record)
+        if record.local is None:  # it waits for another model to let go
+            self._expose(record, now)
+            return
+        known, record.remotes = record.remotes, tuple(self.remotes.judged(each, now) for each in record.targets)
         for remote in record.remotes:
             if remote.rests and not any(each.rests and each.target == remote.target for each in known):
                 self.announce(record.key, "RemoteUnhealthy", f"{remote.spec.name}: {remote.reason}.", warning=True)
@@ -320,54 +348,36 @@ class Models:
             self._routes[record.key] = record.route
         if decision.state is not last.state or decision.restraint != last.restraint:
             self.announce(record.key, decision.reason, decision.sentence, warning=bool(decision.restraint))
-        if expose := self.exposures.expose(record, now):
-            self._effects.append(expose)
-        credentials = [target.credential for target in record.targets if target.credential]
-        self._save(record, credentials)
+        self._expose(record, now)
+        self._save(record)
         deadlines = [offload.stale_at_s(record.policy, seen)] if record.policy.watched else []
-        deadlines += [self.health.rests_until_s(target.cluster) for target in record.targets]
-        deadlines += [at for name in credentials if (at := self.vault.usable_until_s(name)) is not None]
+        deadlines += self.remotes.deadlines(record)
         if (held_until_s := self.exposures.held_until_s(record, now)) is not None:
             deadlines.append(held_until_s)
-        self._arm(record, min((at for at in deadlines if at > now), default=None))
+        self._arm(record, deadlines, now)
 
-    def _follow(self, record: Record) -> None:
+    def _expose(self, record: Record, now: float) -> None:
+        if expose := self.exposures.expose(record, now):
+            self._effects.append(expose)
+
+    def _follow(self, record: Record, now: float) -> None:
         """Publishes what the leader has decided. Nothing before it has: a limit of our own could not be taken back."""
         if record.local is None or record.told is None:
             return
         told = record.told.remotes
-        record.remotes = tuple(self._told_state(each, told.get(each.remote.spec.name)) for each in record.targets)
+        record.remotes = tuple(self.remotes.told(each, told, now) for each in record.targets)
         if record.reroute():
             self._routes[record.key] = record.route
+        self._arm(record, self.remotes.deadlines(record), now)
 
-    def _told_state(self, target: Target, told: str | None) -> RemoteState:
-        """A remote as the leader sees it, as far as our own gateways can follow."""
-        if not target.remote.ready:
-            return target.remote
-        if target.credential and not self.vault.is_delivered(target.credential):
-            return replace(target.remote, ready=False, reason="no gateway here has acknowledged its credential yet")
-        if told == Readiness.READY:
-            return target.remote
-        reason = "the leader says that it is not ready"
-        return replace(target.remote, ready=False, rests=told == Readiness.RESTS, reason=reason)
-
-    def _remote_state(self, target: Target, now: float) -> RemoteState:
-        if not target.remote.ready:
-            return target.remote
-        if target.credential and (obstacle := self.vault.obstacle(target.credential, now)):
-            return replace(target.remote, ready=False, reason=obstacle)
-        if obstacle := self.health.obstacle(target.cluster, now):
-            return replace(target.remote, ready=False, rests=True, reason=obstacle)
-        return target.remote
-
-    def _save(self, record: Record, credentials: Iterable[str]) -> None:
-        held = {name: self.vault.expires_at_s(name) for name in credentials if self.vault.is_delivered(name)}
-        saved = to_save(record, held, self.gateways.count, shared=self._config.cluster is not None)
+    def _save(self, record: Record) -> None:
+        saved = to_save(record, self.remotes.held(record), self.gateways.count, shared=self._config.cluster is not None)
         if saved != record.saved:
             record.saved = saved
             self._effects.append(events.Save({record.key: saved}))
 
-    def _arm(self, record: Record, at_s: float | None) -> None:
+    def _arm(self, record: Record, deadlines: Iterable[float], now: float) -> None:
+        at_s = min((at for at in deadlines if at > now), default=None)
         if at_s is not None and (record.timer_at_s is None or at_s < record.timer_at_s):
             record.timer_at_s = at_s
             heapq.heappush(self._timers, (at_s, record.key))

@@ -93,13 +93,27 @@ class Readiness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What a saved state says of a model. `remotes`: by name. What it does not say is as if nothing had been saved."""
+class Lost:
+    """What a model's manifest names, and another model has. `identity`: its environment and model. `port`: that of its
+    Service.
+    """
 
-    decision: offload.Decision = field(default_factory=offload.Decision)
+    identity: bool = False
+    hosts: frozenset[str] = frozenset()
+    port: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a saved state says of a model. `decision` None: none that can be read. `remotes`: by name. What it does not
+    say is as if nothing had been saved.
+    """
+
+    decision: offload.Decision | None = None
     initial_limit: int | None = None
     gateway_port: int | None = None
     remotes: Mapping[str, str] = field(default_factory=dict)
+    lost: Lost = Lost()
 
 
 @dataclass(slots=True)
@@ -113,6 +127,8 @@ class Record:
     policy: offload.Policy
     decision: offload.Decision
     watching_since_s: float
+    number: int = 0
+    """Models are numbered as they come."""
     initial_limit: int | None = None
     conflict: str = ""
     unresolved: str = ""
@@ -147,6 +163,8 @@ class Record:
     exposed: Exposed | None = None
     told: Told | None = None
     """What the leader has decided, as long as that is another."""
+    heard: Mapping[str, object] | None = None
+    """What was last said to be decided, by whomever, as long as this controller leads."""
     timer_at_s: float | None = None
     saved: Mapping[str, object] | None = None
 
@@ -157,6 +175,10 @@ class Record:
     @property
     def is_limited(self) -> bool:
         return self.spec.spec.offloading_config.local_limit is not None
+
+    @property
+    def lost(self) -> Lost:
+        return Lost(bool(self.conflict), frozenset(self.lost_hosts), bool(self.port_holder))
 
     def reroute(self) -> bool:
         """Brings the route in line with all that it is made of. True if it has changed, so no gateway has it yet."""
@@ -217,7 +239,8 @@ class Record:
 def new_record(spec: ModelDeployment, saved: Mapping[str, object] | None, now: float) -> Record:
     """A model that is seen for the first time, or again after a restart: then it goes on where it stopped."""
     told = restore(saved) if saved else Told()
-    record = Record(spec, spec, policy_of(spec), told.decision, watching_since_s=now, saved=saved)
+    decision = told.decision or offload.Decision()
+    record = Record(spec, spec, policy_of(spec), decision, watching_since_s=now, saved=saved)
     record.initial_limit, record.gateway_port = told.initial_limit, told.gateway_port
     return record
 
@@ -236,6 +259,8 @@ def to_save(
         decision["share_ppm"] = record.decision.share_ppm
         saved["gateway_port"] = record.gateway_port
         saved["remotes"] = {remote.spec.name: str(Readiness.of(remote)) for remote in record.remotes}
+        if (lost := record.lost) != Lost():
+            saved["lost"] = {"identity": lost.identity, "hosts": sorted(lost.hosts), "port": lost.port}
     return saved
 
 
@@ -244,18 +269,30 @@ def restore(saved: Mapping[str, object], *, forgotten: Collection[str] = FORGOTT
     an error. `forgotten`: what to leave out of the decision.
     """
     limit, port, remotes = saved.get("initial_limit"), saved.get("gateway_port"), saved.get("remotes")
-    stored = saved.get("decision")
-    values = stored if isinstance(stored, Mapping) else {}
-    try:
-        decision = _DECISION.validate_python({k: v for k, v in values.items() if k not in forgotten})
-    except ValidationError:
-        decision = offload.Decision()
     return Told(
-        decision,
+        _decision(saved.get("decision"), forgotten),
         limit if isinstance(limit, int) else None,
         port if isinstance(port, int) else None,
         remotes if isinstance(remotes, Mapping) else {},
+        _lost(saved.get("lost")),
     )
+
+
+def _decision(stored: object, forgotten: Collection[str]) -> offload.Decision | None:
+    if not isinstance(stored, Mapping) or not stored:
+        return None
+    try:
+        return _DECISION.validate_python({k: v for k, v in stored.items() if k not in forgotten})
+    except ValidationError:
+        return None
+
+
+def _lost(stored: object) -> Lost:
+    if not isinstance(stored, Mapping):
+        return Lost()
+    hosts = stored.get("hosts")
+    names = frozenset(map(str, hosts)) if isinstance(hosts, list) else frozenset()
+    return Lost(stored.get("identity") is True, names, stored.get("port") is True)
 
 
 def saved_ports(saved: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
