@@ -43,9 +43,16 @@ log = logging.getLogger("spillway")
 class Runtime:
     """Everything that runs, and what connects it. What depends on where manifests come from is a subclass'."""
 
-    def __init__(self, settings: Settings, config: Config, saved: Saved, gateway: Gateway) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config: Config,
+        saved: Saved,
+        gateway: Gateway,
+        queue: asyncio.Queue[Event] | None = None,
+    ) -> None:
         self.settings = settings
-        self.queue: asyncio.Queue[Event] = asyncio.Queue()
+        self.queue: asyncio.Queue[Event] = queue or asyncio.Queue()
         emit = self.queue.put_nowait
         self.clock = steady_clock()
         self.telemetry = Telemetry()

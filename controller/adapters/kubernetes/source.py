@@ -9,7 +9,8 @@ Whoever takes Services over looks at the same objects; `onlooker` is shown them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -104,8 +105,10 @@ class Source:
         """Returns when all there is has been told."""
         await self._reflectors.wait_synced()
 
-    def follow_secrets(self, keys: Collection[str]) -> None:
+    def follow_secrets(self, keys: AbstractSet[str]) -> None:
         """Reads these Secrets from now on, and no others."""
+        if keys == self._secrets:
+            return
         wanted = frozenset(keys)
         for key in sorted(self._secrets - wanted):
             self._reflectors.stop(f"Secret {key}")
