@@ -101,6 +101,11 @@ def managed_by(slices: Iterable[EndpointSlice], *managers: str) -> tuple[Endpoin
     return tuple(each for each in slices if each.managed_by in managers)
 
 
+def models_of(service: ServiceView | None) -> tuple[str, ...]:
+    """The models that a Service is taken over for, as it says itself."""
+    return tuple(filter(None, (service.models or "").split(","))) if service else ()
+
+
 def view_of(obj: Mapping[str, Any]) -> ServiceView:
     """A Service as the API server sends it."""
     metadata, spec = obj["metadata"], obj["spec"]

@@ -1,0 +1,96 @@
+"""Shell: the API server's word about one Service, and what is done to it there. What to do is planned in
+`controller.takeover`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from controller.adapters.kubernetes import decode
+from controller.adapters.kubernetes.client import METADATA_ONLY, ApiError, Cluster, path_of
+from controller.adapters.kubernetes.reflector import UnusableError
+from controller.objects import SERVICE_LABEL, EndpointSlice, shadow_name
+from controller.takeover import finalizer
+from controller.takeover.actions import Action, request_of
+from controller.takeover.world import ServiceView, World, view_of
+
+
+class _Slices(msgspec.Struct):
+    items: list[msgspec.Raw] | None = None
+
+
+async def read_world(cluster: Cluster, key: str) -> World:
+    """The Service, then what belongs to it. Raises ApiError."""
+    namespace, _, name = key.partition("/")
+    shadow = f"{namespace}/{shadow_name(name)}"
+    # The Service first: slices that are read after a selector was seen are not from before it.
+    service = await _service(cluster, key)
+    shadow_view, slices, endpoints = await asyncio.gather(
+        _service(cluster, shadow),
+        _slices(cluster, namespace, (name, shadow_name(name))),
+        _metadata(cluster, path_of("v1", "endpoints", namespace, name)),
+    )
+    return World(
+        service,
+        shadow_view,
+        tuple(each for each in slices if each.service_key == key),
+        tuple(each for each in slices if each.service_key == shadow),
+        endpoints is not None,
+    )
+
+
+async def carry_out(cluster: Cluster, action: Action) -> None:
+    """Raises ApiError: with status 404, 409 or 422 if things are not any more as they were when this was planned."""
+    request = request_of(action)
+    match request.method:
+        case "POST":
+            await cluster.create(request.path, request.body)
+        case "PATCH":
+            await cluster.json_patch(request.path, request.body)
+        case "APPLY":
+            await cluster.apply(request.path, request.body)
+        case _:
+            await cluster.delete(request.path, uid=request.uid)
+
+
+async def hold_model(cluster: Cluster, key: str, *, hold: bool) -> None:
+    """Adds the finalizer to a ModelDeployment, or takes it away; one that is gone needs neither. Raises ApiError."""
+    path = finalizer.model_path(key)
+    metadata = await _metadata(cluster, path)
+    if metadata is not None and (operations := finalizer.edit_of(metadata, hold=hold)):
+        await cluster.json_patch(path, operations)
+
+
+async def _service(cluster: Cluster, key: str) -> ServiceView | None:
+    namespace, _, name = key.partition("/")
+    try:
+        return view_of(await cluster.get(path_of("v1", "services", namespace, name)))
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
+
+
+async def _slices(cluster: Cluster, namespace: str, services: tuple[str, ...]) -> list[EndpointSlice]:
+    query = {"labelSelector": f"{SERVICE_LABEL} in ({','.join(services)})"}
+    body = await cluster.request("GET", path_of("discovery.k8s.io/v1", "endpointslices", namespace), query=query)
+    try:
+        return [decode.endpoint_slice(bytes(item)) for item in msgspec.json.decode(body, type=_Slices).items or ()]
+    except (msgspec.DecodeError, UnusableError) as error:
+        raise ApiError(0, "BadAnswer", f"not what the Kubernetes API says: {error}") from error
+
+
+async def _metadata(cluster: Cluster, path: str) -> Mapping[str, Any] | None:
+    try:
+        body = await cluster.request("GET", path, accept=METADATA_ONLY)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
+    metadata: Mapping[str, Any] = msgspec.json.decode(body)["metadata"]
+    return metadata
