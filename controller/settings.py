@@ -146,7 +146,7 @@ class LeaderElection(ApiModel):
     """As in every Kubernetes controller; the Lease is in the controller's own namespace."""
 
     name: Text = "spillway"
-    lease_duration_seconds: Annotated[float, Field(strict=True, ge=2, le=600)] = 15.0
+    lease_duration_seconds: Annotated[int, Field(strict=True, ge=2, le=600)] = 15
     renew_deadline_seconds: Annotated[float, Field(strict=True, ge=1, le=600)] = 10.0
     retry_period_seconds: Annotated[float, Field(strict=True, ge=0.1, le=600)] = 2.0
 

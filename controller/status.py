@@ -69,8 +69,13 @@ def model_status(
 
 def refused_status(refused: Refused) -> dict[str, object]:
     """An object that was never usable: it has problems and nothing else."""
-    condition = Condition("Accepted", "False", "Invalid", refused.sentence)
-    return {"key": refused.key, "state": None, "share_ppm": 0, "conditions": [asdict(condition)]}
+    shown = [asdict(condition) for condition in refused_conditions(refused)]
+    return {"key": refused.key, "state": None, "share_ppm": 0, "conditions": shown}
+
+
+def refused_conditions(refused: Refused) -> list[Condition]:
+    """Of an object that was never usable."""
+    return [Condition("Accepted", "False", "Invalid", refused.sentence)]
 
 
 def conditions(record: Record, refused: Refused | None, gateways: Iterable[str], now: float) -> list[Condition]:

@@ -1,0 +1,95 @@
+"""Shell: keeps each ModelDeployment's status true, without writing more than there is to say.
+
+Statuses are made for models that were touched, a few times a second at most. One in which nothing but the metrics'
+values is new waits its turn: those change with every sample, and nothing depends on them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from controller.adapters.kubernetes.source import Seen
+from controller.engine import Engine
+from controller.events import Kind
+from controller.kube_status import METRIC_FIELDS, Json, document, refused_document
+from controller.status import conditions, refused_conditions
+
+EVERY_S = 0.25
+METRICS_EVERY_S = 15.0
+
+
+class Writer(Protocol):
+    def put(self, key: str, uid: str, status: Mapping[str, object]) -> None: ...
+
+
+class Reporter:
+    """`models`: those that exist, by key. `workspace`: what $workspace stands for, None: the model's namespace."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        models: Mapping[str, Seen],
+        writer: Writer,
+        workspace: str | None,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._models = models
+        self._writer = writer
+        self._workspace = workspace
+        self._clock = clock
+        self._marked: set[str] = set()
+        self._written: dict[str, tuple[str, Json, float]] = {}
+        """Per key the uid, the last status, and when it was handed on."""
+
+    def mark(self, keys: Iterable[str]) -> None:
+        """Something about these models may have changed."""
+        self._marked.update(keys)
+
+    def mark_all(self) -> None:
+        """Whatever others wrote meanwhile is not known."""
+        self._written.clear()
+        self._marked.update(self._models)
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            self.report()
+
+    def report(self) -> None:
+        """Hands on what is new of the models that are marked."""
+        now = self._clock()
+        marked, self._marked = self._marked, set()
+        for key in marked:
+            if seen := self._models.get(key):
+                self._report(key, seen, now)
+            else:
+                self._written.pop(key, None)
+
+    def _report(self, key: str, seen: Seen, now: float) -> None:
+        uid, last, at_s = self._written.get(key, (seen.uid, dict(seen.status), 0.0))
+        before = last if uid == seen.uid else {}
+        status = self._status(key, before, now)
+        if status is None or status == before:
+            return
+        if now < at_s + METRICS_EVERY_S and _without_metrics(status) == _without_metrics(before):
+            self._marked.add(key)
+            return
+        self._written[key] = seen.uid, status, now
+        self._writer.put(key, seen.uid, status)
+
+    def _status(self, key: str, before: Json, now: float) -> Json | None:
+        """None while nothing is known of the model."""
+        engine = self._engine
+        refused = engine.refused.get((Kind.MODEL_DEPLOYMENT, key))
+        if record := engine.records.get(key):
+            found = conditions(record, refused, engine.gateways.connected, now)
+            return document(record, found, before, self._workspace, now)
+        return refused_document(refused_conditions(refused), before, now) if refused else None
+
+
+def _without_metrics(status: Json) -> Json:
+    return {name: value for name, value in status.items() if name not in METRIC_FIELDS}
