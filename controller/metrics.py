@@ -109,7 +109,7 @@ Query = PromQuery | ScrapeQuery | ApiQuery
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A finite number. `ratio`: value / target, from a source that judged it."""
+    """A finite number. `ratio`: value / target, once it has been judged."""
 
     value: float
     ratio: float | None = None
@@ -138,11 +138,11 @@ def query_for(
     if metric.external is not None and source is Source.PROMETHEUS:
         return _prometheus(metric.external.metric)
     if metric.external is not None and source is Source.ENDPOINTS:
-        return _scrape(metric.external.metric, model, Fold.SUM)
+        return _scrape(metric.external.metric, model, workload, Fold.SUM)
     if metric.pods is not None:
         has_api = workload is not None or metric.source is not None
         if source is not Source.KUBERNETES or not has_api:
-            return _scrape(metric.pods.metric, model, Fold.AVERAGE)
+            return _scrape(metric.pods.metric, model, workload, Fold.AVERAGE)
     if workload is None:
         remedy = (
             "use source prometheus or endpoints (metricInformer.type, or the metric's own)"
@@ -164,27 +164,29 @@ def target_of(metric: MetricSpec) -> MetricTarget:
     return named.target
 
 
-def ratio(metric: MetricSpec, reading: Reading, ready_replicas: int | None) -> Reading:
-    """value / target: 1 or more means reached. `ready_replicas`: local ones, None while that is not known."""
-    if isinstance(reading, Unknown):
+def judged(metric: MetricSpec, reading: Reading, ready_replicas: int | None) -> Reading:
+    """The value as it is compared with the target, and their ratio: 1 or more means reached. `ready_replicas`: local
+    ones, None while that is not known.
+    """
+    if isinstance(reading, Unknown) or reading.ratio is not None:
         return reading
-    if reading.ratio is not None:
-        return number(reading.ratio)
     target = target_of(metric)
     wanted = target.value if target.value is not None else target.average_value
     if wanted is None:
         return Unknown(
             "NoSource", "utilization can only be told by a cluster's metrics API; use an AverageValue target"
         )
+    replicas = 1
     if target.value is None and (metric.external or metric.object):
         if not ready_replicas:
             why = "how many replicas are ready is not known" if ready_replicas is None else "no replica is ready"
             return Unknown("NoReadyReplicas", f"an average over replicas is asked for, but {why}")
-        wanted *= ready_replicas
+        replicas = ready_replicas
     try:
-        return number(reading.value / float(wanted))
+        ratio = number(reading.value / float(wanted * replicas))
     except (OverflowError, ZeroDivisionError):
         return Unknown("BadTarget", "the target is too close to 0 or too large to compare with")
+    return ratio if isinstance(ratio, Unknown) else Value(reading.value / replicas, ratio.value)
 
 
 def number(value: float) -> Reading:
@@ -279,9 +281,11 @@ def _prometheus(metric: MetricIdentifier) -> Query | Unknown:
     return PromQuery(metric.name.strip())
 
 
-def _scrape(metric: MetricIdentifier, model: ModelDeployment, how: Fold) -> Query | Unknown:
+def _scrape(
+    metric: MetricIdentifier, model: ModelDeployment, workload: Workload | str | None, how: Fold
+) -> Query | Unknown:
     ref = model.spec.metric_service_ref or model.spec.service_ref
-    if ref is None:
+    if ref is None and workload is None:
         return Unknown(
             "NoService", "the model has neither metricServiceRef nor serviceRef, so there is no endpoint to ask"
         )
@@ -289,8 +293,9 @@ def _scrape(metric: MetricIdentifier, model: ModelDeployment, how: Fold) -> Quer
         return Unknown(
             "NotAMetricName", "endpoints can be asked for a metric by its name only, not for a PromQL expression"
         )
-    service = ref.object_key(model.metadata.namespace)
-    return ScrapeQuery(service, ref.target_port, metric.name, matchers_of(metric.selector), how)
+    # In a cluster, a Service of its name is made for a model that names none.
+    service, port = (ref.object_key(model.metadata.namespace), ref.target_port) if ref else (model.key, None)
+    return ScrapeQuery(service, port, metric.name, matchers_of(metric.selector), how)
 
 
 def _series_value(series: object) -> Reading:
@@ -329,9 +334,9 @@ __all__ = [
     "Unknown",
     "Value",
     "fold",
+    "judged",
     "number",
     "query_for",
-    "ratio",
     "read_prometheus",
     "target_of",
 ]

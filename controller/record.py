@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from controller import offload
 from controller.api import MetricSpec, ModelDeployment
 from controller.events import Expose, Exposed, NewService
-from controller.metrics import Query, Reading, Unknown, Value, ratio, target_of
+from controller.metrics import Query, Reading, Unknown, judged, target_of
 from controller.routing import RemoteState, policy_of, route
 from xds import ir
 from xds.events import Rejected
@@ -59,14 +59,9 @@ class Gauge:
         return float(value) if value is not None else target.average_utilization
 
     def read(self, reading: Reading, replicas: int | None, now: float) -> None:
-        self.reading = reading
-        if isinstance(reading, Unknown):
-            return
-        share_of_target = ratio(self.spec, reading, replicas)
-        if isinstance(share_of_target, Value):
-            self.value, self.ratio, self.at_s = reading.value, share_of_target.value, now
-        else:
-            self.reading = share_of_target
+        self.reading = judged(self.spec, reading, replicas)
+        if not isinstance(self.reading, Unknown):
+            self.value, self.ratio, self.at_s = self.reading.value, self.reading.ratio, now
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ TABLE: Mapping[str, Row] = {
     "pods-no-metric": Row(of_pods("10"), pods(2), FAILS),
     # Object
     "object-value": Row(of_object(TEN), pods(2), UP, 30, 3.0, custom={INGRESSES: [Series("30", THIS)]}),
-    "object-average": Row(of_object(TEN_EACH), pods(2), DOWN, 5, 0.25, custom={INGRESSES: [Series("5", THIS)]}),
+    "object-average": Row(of_object(TEN_EACH), pods(2), DOWN, 2.5, 0.25, custom={INGRESSES: [Series("5", THIS)]}),
     "object-of-the-core": Row(
         of_object(TEN, "Service", "v1"), pods(2), DOWN, 1, 0.1, custom={"services": [Series("1", THIS)]}
     ),
@@ -198,7 +198,7 @@ TABLE: Mapping[str, Row] = {
     "object-no-metric": Row(of_object(TEN), pods(2), FAILS),
     # External
     "external-value": Row(external(TEN), pods(2), UP, 30, 3.0, external=[Series("10"), Series("20")]),
-    "external-average": Row(external(TEN_EACH), pods(2), DOWN, 3, 0.15, external=[Series("3")]),
+    "external-average": Row(external(TEN_EACH), pods(2), DOWN, 1.5, 0.15, external=[Series("3")]),
     "external-selector": Row(
         *(external(TEN, name="b"), pods(2), DOWN, 2, 0.2),
         external=[Series("40", labels={"name": "a"}), Series("2", labels={"name": "b"})],

@@ -25,7 +25,7 @@ import pytest
 from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.metrics_api import MetricsApiSource
 from controller.metric_spec import MetricSpec, Source
-from controller.metrics import ApiQuery, Reading, Unknown, Value, query_for, ratio
+from controller.metrics import ApiQuery, Reading, Unknown, Value, judged, query_for
 from controller.objects import Workload
 from controller.quantity import parse_quantity
 from controller.settings import MetricsApiSettings
@@ -46,10 +46,9 @@ GROUPS = [(version, group) for group, versions in SERVED.items() for version in 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`reading`: of the query. `ratio`: what it comes to. `hpa`: the autoscaler's status."""
+    """`ours`: a value beside its ratio to the target. `hpa`: the autoscaler's status."""
 
-    reading: Reading
-    ratio: Reading
+    ours: Reading
     hpa: Json
 
 
@@ -80,36 +79,31 @@ def test_the_autoscaler_answers_as_the_table_says(answers: Answers, name: str) -
 
 @pytest.mark.parametrize("name", TABLE)
 def test_we_answer_as_the_table_says(answers: Answers, name: str) -> None:
-    row, found = TABLE[name], answers.rows[name]
+    row, ours = TABLE[name], answers.rows[name].ours
     if row.ratio is None:
-        assert isinstance(found.ratio, Unknown), found
-        assert found.ratio.message
+        assert isinstance(ours, Unknown), ours
+        assert ours.message
     else:
-        assert isinstance(found.reading, Value), found
-        assert isinstance(found.ratio, Value), found
-        assert (found.reading.value, found.ratio.value) == pytest.approx((row.value, row.ratio))
+        assert isinstance(ours, Value), ours
+        assert (ours.value, ours.ratio) == pytest.approx((row.value, row.ratio))
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.hpa != FAILS and row.ratio is not None])
 def test_the_value_is_the_autoscalers(answers: Answers, name: str) -> None:
     """Which it cuts to a whole percent or thousandth."""
-    row, found = TABLE[name], answers.rows[name]
-    assert isinstance(found.reading, Value)
-    value = found.reading.value
-    if row.metric["type"] in ("Object", "External") and "averageValue" in _current(found.hpa):
-        value /= row.replicas
-    status = _current(found.hpa)
+    ours, status = answers.rows[name].ours, _current(answers.rows[name].hpa)
+    assert isinstance(ours, Value)
     if "averageUtilization" in status:
-        assert math.floor(value) == status["averageUtilization"]
+        assert math.floor(ours.value) == status["averageUtilization"]
     else:
         shown = parse_quantity(status.get("averageValue", status.get("value")))
-        assert abs(Fraction(value) - shown) < Fraction(1, 1000)
+        assert abs(Fraction(ours.value) - shown) < Fraction(1, 1000)
 
 
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if not row.differs])
 def test_defect_13_we_decide_as_the_autoscaler_does(answers: Answers, name: str) -> None:
     found = answers.rows[name]
-    ours = found.ratio.value if isinstance(found.ratio, Value) else None
+    ours = found.ours.ratio if isinstance(found.ours, Value) else None
     verdict = _verdict(found.hpa)
     decides_alike = {
         UP: ours is not None and ours > 1,
@@ -135,7 +129,7 @@ def test_the_table_has_every_type_of_metric_and_target_in_both_directions() -> N
 
 
 def test_defect_13_a_pod_without_requests_is_named(answers: Answers) -> None:
-    why = answers.rows["no-request"].ratio
+    why = answers.rows["no-request"].ours
     assert isinstance(why, Unknown)
     assert "container main of pod no-request-1 requests no cpu" in why.message
 
@@ -280,8 +274,8 @@ async def _ask(plane: ControlPlane) -> Answers:
     rows = {}
     for name, row in TABLE.items():
         reading = readings[queries[name]]
-        judged = ratio(MetricSpec.model_validate(_named(row.metric, name)), reading, row.replicas)
-        rows[name] = Outcome(reading, judged, autoscalers[name])
+        spec = MetricSpec.model_validate(_named(row.metric, name))
+        rows[name] = Outcome(judged(spec, reading, row.replicas), autoscalers[name])
     return Answers(rows, before, after, forbidden)
 
 

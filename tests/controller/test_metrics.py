@@ -25,8 +25,8 @@ from controller.metrics import (
     Unknown,
     Value,
     fold,
+    judged,
     query_for,
-    ratio,
     read_prometheus,
     target_of,
 )
@@ -289,53 +289,52 @@ def test_equal_metrics_of_two_models_share_a_query() -> None:
 def test_defect_13_value_is_divided_by_target_and_not_the_other_way_round(
     value: float, target: str, expected: float
 ) -> None:
-    assert ratio(external(target={"type": "Value", "value": target}), Value(value), None) == Value(expected)
+    assert judged(external(target={"type": "Value", "value": target}), Value(value), None) == Value(value, expected)
 
 
 def test_defect_13_a_thousandth_is_a_thousandth() -> None:
     spec = external(target={"type": "Value", "value": "500m"})
-    assert ratio(spec, Value(1), None) == Value(2.0)
-    assert ratio(spec, Value(0.0005), None) == Value(0.001)
+    assert judged(spec, Value(1), None) == Value(1, 2.0)
+    assert judged(spec, Value(0.0005), None) == Value(0.0005, 0.001)
 
 
 def test_defect_13_an_external_average_is_divided_by_the_ready_replicas_once() -> None:
     spec = external(target={"type": "AverageValue", "averageValue": "100m"})
-    assert ratio(spec, Value(0.3), 3) == Value(1.0)
-    assert ratio(spec, Value(0.5), 1) == Value(5.0)
+    assert judged(spec, Value(0.3), 3) == Value(0.3 / 3, 1.0)
+    assert judged(spec, Value(0.5), 1) == Value(0.5, 5.0)
 
 
 def test_defect_13_an_average_over_an_objects_metric_is_divided_by_the_ready_replicas_once() -> None:
     spec = on_object({"type": "AverageValue", "averageValue": "2"})
-    assert ratio(spec, Value(12), 3) == Value(2.0)
-    assert ratio(on_object({"type": "Value", "value": "6"}), Value(12), 3) == Value(2.0)
+    assert judged(spec, Value(12), 3) == Value(4, 2.0)
+    assert judged(on_object({"type": "Value", "value": "6"}), Value(12), 3) == Value(12, 2.0)
 
 
 def test_a_source_that_has_judged_is_believed() -> None:
     spec = resource(type="Utilization", averageUtilization=80)
-    assert ratio(spec, Value(90, ratio=0.7), None) == Value(0.7)
-    assert reason(ratio(spec, Value(90, ratio=math.inf), None)) == "NotANumber"
+    assert judged(spec, Value(90, ratio=0.7), None) == Value(90, ratio=0.7)
 
 
 @pytest.mark.parametrize("replicas", [None, 0])
 def test_an_external_average_over_no_replicas_is_unknown(replicas: int | None) -> None:
     spec = external(target={"type": "AverageValue", "averageValue": "10"})
-    assert reason(ratio(spec, Value(5), replicas)) == "NoReadyReplicas"
+    assert reason(judged(spec, Value(5), replicas)) == "NoReadyReplicas"
 
 
 @pytest.mark.parametrize("replicas", [None, 0, 1, 7])
 def test_defect_13_a_pods_metric_is_an_average_already(replicas: int | None) -> None:
-    assert ratio(pods(average="10"), Value(5), replicas) == Value(0.5)
+    assert judged(pods(average="10"), Value(5), replicas) == Value(5, 0.5)
 
 
 def test_defect_13_utilization_is_unknown_here_and_crashes_nothing() -> None:
-    assert reason(ratio(resource(type="Utilization", averageUtilization=80), Value(5), 2)) == "NoSource"
+    assert reason(judged(resource(type="Utilization", averageUtilization=80), Value(5), 2)) == "NoSource"
 
 
 def test_a_target_beyond_all_numbers_is_unknown_and_crashes_nothing() -> None:
     too_small = external(target={"type": "Value", "value": "1e-999"})
-    assert reason(ratio(too_small, Value(5), 2)) == "BadTarget"
+    assert reason(judged(too_small, Value(5), 2)) == "BadTarget"
     too_large = external(target={"type": "AverageValue", "averageValue": "1e308"})
-    assert reason(ratio(too_large, Value(5), 1000)) == "BadTarget"
+    assert reason(judged(too_large, Value(5), 1000)) == "BadTarget"
 
 
 def test_a_target_of_zero_that_got_past_the_parser_is_unknown() -> None:
@@ -344,12 +343,12 @@ def test_a_target_of_zero_that_got_past_the_parser_is_unknown() -> None:
     zero = spec.external.target.model_copy(update={"value": Fraction(0)})
     broken = spec.model_copy(update={"external": spec.external.model_copy(update={"target": zero})})
 
-    assert reason(ratio(broken, Value(5), 2)) == "BadTarget"
+    assert reason(judged(broken, Value(5), 2)) == "BadTarget"
 
 
 def test_an_unknown_reading_stays_what_it_is() -> None:
     unknown = Unknown("Timeout", "no answer")
-    assert ratio(external(), unknown, 1) is unknown
+    assert judged(external(), unknown, 1) is unknown
 
 
 @given(FINITE, st.fractions(min_value=Fraction(1, 1000)), st.integers(1, 1000))
@@ -357,9 +356,10 @@ def test_a_metric_has_reached_its_target_exactly_from_the_target_on(
     value: float, target: Fraction, replicas: int
 ) -> None:
     spec = external(target={"type": "AverageValue", "averageValue": target})
-    found = ratio(spec, Value(value), replicas)
+    found = judged(spec, Value(value), replicas)
     if isinstance(found, Value):
-        assert (found.value >= 1) is (value >= float(target * replicas))
+        assert found.ratio is not None
+        assert (found.ratio >= 1) is (value >= float(target * replicas))
     else:
         assert abs(value) > 1e300
 
