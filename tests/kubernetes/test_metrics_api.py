@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller.adapters.kubernetes import metrics_decode as decode
 from controller.adapters.kubernetes.client import Cluster
@@ -435,7 +438,7 @@ async def test_an_adapter_that_is_replaced_by_one_of_another_version_is_found_ag
         assert await source.reading(query, lambda reading: isinstance(reading, Value)) == Value(3)
 
 
-@pytest.mark.parametrize("body", ["", "{", "[]", "null", '{"items": 3}', '{"items": [{}]}', "\x00"])
+@pytest.mark.parametrize("body", ["", "{", "[]", "null", '{"items": 3}', '{"items": [{}]}', "\x00", '{"a":' * 100_000])
 @pytest.mark.parametrize("query", [cpu(), running_requests(), on_ingress(), queue()])
 async def test_an_answer_that_is_none_crashes_nothing(tmp_path: Path, query: ApiQuery, body: str) -> None:
     class Nonsense(World):
@@ -476,6 +479,30 @@ def test_only_what_is_judged_is_kept_of_a_pod() -> None:
     }]}"""
     containers = {"main": {"cpu": "1"}, "side": {}}
     assert decode.pods(body) == (Pod("p", "Running", True, 60, "False", 120, containers, {"cpu": "2"}),)
+
+
+KEYS = st.sampled_from(
+    [
+        *("items", "metadata", "name", "spec", "containers", "resources", "requests", "cpu", "status", "conditions"),
+        *("type", "timestamp", "window", "usage", "value", "describedObject", "versions", "preferredVersion", "kind"),
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(["1", LONG_AGO]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_whatever_is_answered_is_read_or_refused(answered: object) -> None:
+    body = json.dumps(answered).encode()
+    for read in (
+        *(decode.pods, decode.usages, decode.values, decode.series),
+        *(decode.group_versions, decode.plurals),
+    ):
+        with contextlib.suppress(ValueError):
+            read(body)
 
 
 def test_a_pod_that_nobody_has_looked_at_yet_is_read() -> None:
