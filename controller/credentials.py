@@ -19,6 +19,9 @@ from controller.events import DropToken, Effect, KeepToken, OAuthClient
 from controller.objects import Secret
 from xds import ir
 
+_KEYS = frozenset({"authorization", "api-key", "x-api-key"})
+"""Headers whose value is a secret."""
+
 EXPIRY_MARGIN_S = 1.0
 """A remote loses its share this long before its token expires, so that no request leaves with an expired one."""
 
@@ -59,15 +62,34 @@ def certificate_authority(
     return value, missing
 
 
+def secret_refs(remote: RemoteBackend) -> dict[str, SecretKeyRef]:
+    """All Secrets that a remote refers to, existing or not, by the field that names them."""
+    auth, tls = remote.auth_config, remote.tls
+    refs = {
+        "tls.caRef": tls.ca_ref if tls else None,
+        "authConfig.apiKeyConfig.secretRef": auth.api_key_config.secret_ref if auth and auth.api_key_config else None,
+        "authConfig.oauthConfig.clientSecretRef": (
+            auth.oauth_config.client_secret_ref if auth and auth.oauth_config else None
+        ),
+    }
+    return {field_: ref for field_, ref in refs.items() if ref is not None}
+
+
 def secret_keys(remote: RemoteBackend, namespace: str) -> set[str]:
     """The keys of all Secrets that a remote refers to, existing or not."""
-    auth, tls = remote.auth_config, remote.tls
-    refs = [
-        tls.ca_ref if tls else None,
-        auth.api_key_config.secret_ref if auth and auth.api_key_config else None,
-        auth.oauth_config.client_secret_ref if auth and auth.oauth_config else None,
-    ]
-    return {ref.object_key(namespace) for ref in refs if ref is not None}
+    return {ref.object_key(namespace) for ref in secret_refs(remote).values()}
+
+
+def inline_secrets(remote: RemoteBackend) -> dict[str, str]:
+    """The fields of a remote that hold a secret in clear, and the field to write instead."""
+    auth = remote.auth_config
+    oauth = auth.oauth_config if auth else None
+    found = {
+        f"headersToAdd[{name}]": "authConfig.apiKeyConfig" for name in remote.headers_to_add if name.lower() in _KEYS
+    }
+    if oauth and oauth.client_secret is not None:
+        found["authConfig.oauthConfig.clientSecret"] = "authConfig.oauthConfig.clientSecretRef"
+    return found
 
 
 def secret_value(ref: SecretKeyRef, namespace: str, secrets: Mapping[str, Secret]) -> tuple[str | None, str]:

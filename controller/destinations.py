@@ -1,34 +1,43 @@
 """Pure: which hosts remotes and token issuers may be at. Whoever may write a ModelDeployment decides where the gateway
 and the controller connect to, so what only they can reach (the node's metadata, loopback) has to be shut.
 
-A name is judged as it is written. What it resolves to is judged when the controller itself connects; a gateway resolves
-names on its own, so there a network policy has to do it.
+A host is judged as it is written; what a name resolves to is for a network policy to judge. So each way to write an
+address but the usual one is refused: what one program takes for a name, another connects to (0x7f.1 is 127.0.0.1).
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 LOCAL_ONLY = (
     "localhost",
     "*.localhost",
+    "ip6-localhost",
+    "ip6-loopback",
     "127.0.0.0/8",
     "::1/128",
     "0.0.0.0/8",
     "::/128",
     "169.254.0.0/16",
     "fe80::/10",
+    "fd00:ec2::254/128",
+    "metadata.google.internal",
 )
-"""Loopback and link-local: what is denied in a cluster unless the settings say otherwise."""
+"""Loopback, link-local and metadata of the node: what is denied in a cluster unless the settings say otherwise."""
+
+_NAME = re.compile(r"([a-z0-9_-]+\.)*(?!(0x[0-9a-f]*|[0-9]+)$)[a-z0-9_-]+")
+"""Whose last label is no number, as it is in any address."""
 
 Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Rules, each a DNS name, a name with '*' in it, an address or a network. `deny` wins; with `allow`, all else is
+    """Rules: a DNS name or an address, with '*' for any text, or a network. `deny` wins; with `allow`, all else is
     denied.
     """
 
@@ -37,8 +46,10 @@ class Destinations:
 
     def obstacle(self, host: str) -> str:
         """Why this host may not be used, empty if it may. `host`: a DNS name, or an IP address without brackets."""
-        host = host.lower().rstrip(".")
+        host = host.lower().removesuffix(".")
         address = _address(host)
+        if address is None and not _NAME.fullmatch(host):
+            return f"{host} is neither a DNS name nor an IP address in its usual form"
         if rule := next((rule for rule in self.deny if _fits(rule, host, address)), None):
             return f"{host} is a destination that the settings deny ({rule})"
         if self.allow and not any(_fits(rule, host, address) for rule in self.allow):
@@ -61,7 +72,7 @@ def check_rule(rule: str) -> str:
 
 def _address(host: str) -> Address | None:
     try:
-        address = ip_address(host)
+        address = ip_address(host.partition("%")[0])  # without the interface
     except ValueError:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
@@ -70,9 +81,11 @@ def _address(host: str) -> Address | None:
 
 
 def _fits(rule: str, host: str, address: Address | None) -> bool:
-    if address is None:
-        return fnmatchcase(host, rule)
-    if "/" not in rule:
-        return _address(rule) == address
-    network = ip_network(rule)
-    return isinstance(network, IPv6Network) == isinstance(address, IPv6Address) and address in network
+    if "/" in rule:
+        return address is not None and address in _network(rule)
+    return fnmatchcase(str(address or host), rule) or (address is not None and address == _address(rule))
+
+
+@lru_cache(maxsize=1024)
+def _network(rule: str) -> IPv4Network | IPv6Network:
+    return ip_network(rule)

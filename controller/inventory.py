@@ -90,13 +90,15 @@ class Inventory:
     def endpoints(self, service_key: str, port: int | None) -> Resolved | str | None:
         """The ready endpoints behind a Service's port; as `ready_endpoints`, and why, if there is no such Service.
 
-        Of a Service that is taken over, those of its shadow. Slices of ours may lead to the gateway: they never count.
+        Of a Service that is taken over, those of its shadow; on the way there and back, those of the one that has any.
+        Slices of ours may lead to the gateway: they never count.
         """
         service = self.services.get(service_key)
         if service is None:
             return f"Service {service_key} does not exist"
-        slices = self._slices_behind(shadow_key(service_key)) if service.taken else ()
-        return ready_endpoints(service, slices or self._slices_behind(service_key), port)
+        of_shadow, of_service = self._slices_behind(shadow_key(service_key)), self._slices_behind(service_key)
+        slices = (of_shadow or of_service) if service.taken else (of_service or of_shadow)
+        return ready_endpoints(service, slices, port)
 
     def is_touched(self, service_key: str) -> bool:
         """Whether anything of ours leads its callers."""

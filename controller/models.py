@@ -254,10 +254,12 @@ class Models:
         found = resolve(record.spec, record.refused_remotes, self.inventory, self._config)
         self.inventory.follow(record.key, found.follows)
         lost = record.told.lost if record.told else Lost()
-        self.unresolved |= self._names.settle(record, found.hosts, found.service, lost)
+        taken = found.service if self._config.cluster else None  # elsewhere, Hosts tell models of one Service apart
+        self.unresolved |= self._names.settle(record, found.hosts, taken, lost)
         record.service, record.make, record.is_touched = found.service, found.make, found.is_touched
         self._settle_local(record, found)
-        record.targets, record.notes = found.targets, found.notes
+        record.targets, record.notes, record.inline_secrets = found.targets, found.notes, found.inline_secrets
+        record.missing, record.forbidden = found.missing, found.forbidden
         refused = record.refused_remotes
         record.refused_remotes = {t.cluster: w for t in found.targets if (w := refused.get(t.cluster))}
         self._use(record, found.needs)
@@ -282,7 +284,6 @@ class Models:
 
     def _settle_local(self, record: Record, found: Resolution) -> None:
         """Endpoints, and a gateway's part of their limit. What cannot be resolved leaves what was known."""
-        record.unresolved = found.unresolved
         if found.local is not None:
             record.replicas = found.local.replicas
             record.local = ir.Local(found.local.endpoints, found.local.protocol)

@@ -126,7 +126,10 @@ class Record:
     """Models are numbered as they come."""
     initial_limit: int | None = None
     conflict: str = ""
-    unresolved: str = ""
+    missing: tuple[str, ...] = ()
+    """Sentences on what the manifest refers to and is not there."""
+    forbidden: tuple[str, ...] = ()
+    """Sentences on what it may not refer to."""
     local: ir.Local | None = None
     replicas: int | None = None
     hosts: tuple[str, ...] = ()
@@ -143,6 +146,9 @@ class Record:
     refused_remotes: dict[str, str] = field(default_factory=dict)
     """Clusters of remotes that a gateway refused, with its words. They are left out, so that all else keeps moving."""
     notes: tuple[str, ...] = ()
+    """Sentences on what is not as it may seem."""
+    inline_secrets: tuple[str, ...] = ()
+    """Sentences on secrets that all who may read the manifest can read."""
     service: tuple[str, int | None] | None = None
     """What callers use, and the number of its port, as far as they are known."""
     is_touched: bool = False

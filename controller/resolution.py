@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 
 from controller import policies
 from controller.api import MetricSpec, ModelDeployment, RemoteBackend
-from controller.credentials import Need, certificate_authority, need_of, secret_keys
+from controller.credentials import (
+    Need,
+    certificate_authority,
+    inline_secrets,
+    need_of,
+    secret_keys,
+    secret_refs,
+)
 from controller.destinations import Destinations
 from controller.events import Kind, NewService
 from controller.exposures import Cluster
@@ -42,7 +49,7 @@ class Config:
 @dataclass(frozen=True, slots=True)
 class Resolution:
     """What a model comes to. `service`: what callers use, and the number of its port, as far as they are known. `local`
-    None: its endpoints are not known, for the reason `unresolved`, if there is one. `follows`: everything looked up.
+    None: its endpoints are not known. `follows`: everything looked up.
     """
 
     hosts: tuple[str, ...]
@@ -52,12 +59,17 @@ class Resolution:
     is_touched: bool
     """Something of ours leads the Service's callers."""
     local: Resolved | None
-    unresolved: str
+    missing: tuple[str, ...]
+    """Sentences on what the manifest refers to and is not there."""
+    forbidden: tuple[str, ...]
+    """Sentences on what it may not refer to."""
     targets: tuple[Target, ...]
     needs: tuple[Need, ...]
     queries: tuple[tuple[MetricSpec, Query | Unknown], ...]
     notes: tuple[str, ...]
     """Sentences on what is not as it may seem; nothing is wrong."""
+    inline_secrets: tuple[str, ...]
+    """Sentences on secrets that all who may read the manifest can read; none outside a cluster."""
     follows: frozenset[Reference]
 
 
@@ -77,14 +89,17 @@ class _Reading:
         self.inventory = inventory
         self.config = config
         self.follows: set[Reference] = set()
+        self.missing: list[str] = []
+        self.forbidden: list[str] = []
 
     def resolution(self, refused_remotes: Mapping[str, str]) -> Resolution:
         offloading = self.model.spec.offloading_config
         workload = self._workload()
-        key, forbidden = self._service_key()
-        local, unresolved, service = self._local(key, workload) if key else (None, forbidden, None)
-        if isinstance(workload, str) and not unresolved:
-            unresolved = workload
+        key = self._service_key()
+        local, service = self._local(key, workload) if key else (None, None)
+        if isinstance(workload, str) and workload not in self.forbidden:
+            self.missing.append(workload)
+        queries = tuple((spec, self._query(spec, workload)) for spec in offloading.metrics)
         remotes = [self._remote(remote, owner, refused_remotes) for remote, owner in self._remotes()]
         return Resolution(
             hosts=hosts_of(self.model, key),
@@ -92,48 +107,51 @@ class _Reading:
             make=self._new_service(workload),
             is_touched=bool(service and self.inventory.is_touched(service[0])),
             local=local,
-            unresolved=unresolved,
+            missing=tuple(dict.fromkeys(self.missing)),
+            forbidden=tuple(dict.fromkeys(self.forbidden)),
             targets=tuple(target for target, _ in remotes),
             needs=tuple(need for _, need in remotes if need is not None),
-            queries=tuple((spec, self._query(spec, workload)) for spec in offloading.metrics),
+            queries=queries,
             notes=policies.notes(offloading.remotes, self.model, self.inventory.policies),
+            inline_secrets=tuple(self._inline_secrets()),
             follows=frozenset(self.follows),
         )
 
-    # Local
-
-    def _forbidden(self, namespace: str, field_: str) -> str:
+    def _forbid(self, namespace: str, field_: str) -> str:
         """Why the model may not refer to this namespace, empty if it may."""
         referable = self.config.referable
         if referable is None or namespace == self.namespace or namespace in referable:
             return ""
-        return f"{field_} refers to namespace {namespace}, which the settings do not allow (referenceNamespaces)"
+        why = f"{field_} refers to namespace {namespace}, which the settings do not allow (referenceNamespaces)"
+        self.forbidden.append(why)
+        return why
+
+    # Local
 
     def _workload(self) -> Workload | str | None:
         """What runs the model, why that is not known, or None outside a cluster."""
         if self.config.cluster is None:
             return None
         ref = self.model.spec.model_source_ref
-        if forbidden := self._forbidden(ref.namespace or self.namespace, "modelSourceRef"):
+        if forbidden := self._forbid(ref.namespace or self.namespace, "spec.modelSourceRef"):
             return forbidden
         reference = Kind(ref.kind), ref.object_key(self.namespace)
         self.follows.add(reference)
         return self.inventory.workloads.get(reference) or f"{ref.kind} {reference[1]} does not exist"
 
-    def _service_key(self) -> tuple[str, str]:
-        """The Service that callers use, or '' and why there is none."""
+    def _service_key(self) -> str:
+        """The Service that callers use, '' if there is none."""
         ref = self.model.spec.service_ref
         if ref is not None:
-            forbidden = self._forbidden(ref.namespace or self.namespace, "serviceRef")
-            return ("", forbidden) if forbidden else (ref.object_key(self.namespace), "")
+            forbidden = self._forbid(ref.namespace or self.namespace, "spec.serviceRef")
+            return "" if forbidden else ref.object_key(self.namespace)
         if self.config.cluster is None:
-            return "", "spec.serviceRef is missing, so no local endpoint is known"
-        return self.model.key, ""  # one is made for it
+            self.missing.append("spec.serviceRef is missing, so no local endpoint is known")
+            return ""
+        return self.model.key  # one is made for it
 
-    def _local(
-        self, key: str, workload: Workload | str | None
-    ) -> tuple[Resolved | None, str, tuple[str, int | None] | None]:
-        """The endpoints, or why they are not known; and the Service with the port that callers use."""
+    def _local(self, key: str, workload: Workload | str | None) -> tuple[Resolved | None, tuple[str, int | None]]:
+        """The endpoints, None if they are not known; and the Service with the port that callers use."""
         ref = self.model.spec.service_ref
         port = ref.target_port if ref else None
         self.follows.add((Kind.SERVICE, key))
@@ -144,10 +162,12 @@ class _Reading:
         used = key, taken.port if taken else port
         resolved = self.inventory.endpoints(key, port)
         if isinstance(resolved, Resolved):
-            return resolved, "", used
+            return resolved, used
+        if resolved is not None:
+            self.missing.append(resolved)
         if isinstance(workload, Workload) and not workload.ready and (resolved is None or workload.desired == 0):
-            return Resolved(()), resolved or "", used  # nothing runs, so nothing has to be found
-        return None, resolved or "", used
+            return Resolved(()), used  # nothing runs, so nothing has to be found
+        return None, used
 
     def _new_service(self, workload: Workload | str | None) -> NewService | None:
         """For all pods of the workload, with the ports that they declare; None if that cannot be told."""
@@ -173,7 +193,7 @@ class _Reading:
     def _remote(
         self, remote: RemoteBackend, owner: str, refused_remotes: Mapping[str, str]
     ) -> tuple[Target, Need | None]:
-        obstacle = self._obstacle(remote)
+        refused, obstacle = self._obstacle(remote)
         secrets = self.inventory.secrets
         need, ca_pem, missing = None, None, ""
         if not obstacle:
@@ -185,30 +205,44 @@ class _Reading:
         credential = need.credential if need else None
         target = remote_of(remote, self.model, self.config.workspace or self.namespace, credential, ca_pem)
         reason = obstacle or missing
-        state = RemoteState(remote, target, ready=not reason, reason=reason, refused=bool(obstacle))
+        state = RemoteState(remote, target, ready=not reason, reason=reason, refused=refused)
         cluster = backend_cluster_name(target.backend)
         if words := refused_remotes.get(cluster):
-            state = replace(state, ready=False, refused=True, reason=f"refused by {words}")
+            state = replace(state, ready=False, refused="NotReady", reason=f"refused by {words}")
         return Target(state, credential.secret if credential else None, cluster), need
 
-    def _obstacle(self, remote: RemoteBackend) -> str:
-        """Why the gateway must not even be told of this remote, empty if it may."""
-        for key in secret_keys(remote, self.namespace):
-            if forbidden := self._forbidden(key.partition("/")[0], "a Secret reference"):
-                return forbidden
-        hosts = filter(None, (remote.address, issuer_host(remote)))
-        if denied := next(filter(None, map(self.config.destinations.obstacle, hosts)), ""):
-            return denied
-        self.follows |= {(Kind.POLICY, key) for key in policies.policy_keys(self.model)}
-        return policies.allowed(remote, self.model, self.inventory.policies)
+    def _obstacle(self, remote: RemoteBackend) -> tuple[str, str]:
+        """Why the gateway must not even be told of this remote: a CamelCase reason and a sentence, empty if it may."""
+        if remote is not self.config.default_remote:  # that is not for those who write models to decide
+            for field_, ref in secret_refs(remote).items():
+                if forbidden := self._forbid(ref.namespace or self.namespace, f"{field_} of remote {remote.name}"):
+                    return "RefNotPermitted", forbidden
+            hosts = filter(None, (remote.address, issuer_host(remote)))
+            if denied := next(filter(None, map(self.config.destinations.obstacle, hosts)), ""):
+                return "DestinationDenied", denied
+        for key in policies.policy_keys(self.model):
+            if forbidden := self._forbid(key.partition("/")[0], "spec.policies"):
+                return "RefNotPermitted", forbidden
+            self.follows.add((Kind.POLICY, key))
+            if key not in self.inventory.policies:
+                self.missing.append(f"Policy {key} does not exist")
+        denied = policies.allowed(remote, self.model, self.inventory.policies)
+        return ("PolicyDenied" if denied else ""), denied
+
+    def _inline_secrets(self) -> Iterable[str]:
+        if self.config.cluster is None:
+            return
+        for remote in self.model.spec.offloading_config.remotes:
+            for field_, remedy in inline_secrets(remote).items():
+                yield f"{field_} of remote {remote.name} is in clear for all who may read this object; use {remedy}"
 
     # Metrics
 
     def _query(self, spec: MetricSpec, workload: Workload | str | None) -> Query | Unknown:
-        ref = self.model.spec.metric_service_ref
-        if ref and (forbidden := self._forbidden(ref.namespace or self.namespace, "metricServiceRef")):
-            return Unknown("RefNotPermitted", forbidden)
         query = query_for(spec, self.model, self.config.source, workload)
         if isinstance(query, ScrapeQuery):
+            field_ = "spec.metricServiceRef" if self.model.spec.metric_service_ref else "spec.serviceRef"
+            if forbidden := self._forbid(query.service.partition("/")[0], field_):
+                return Unknown("RefNotPermitted", forbidden)
             self.follows |= {(Kind.SERVICE, query.service), (Kind.SERVICE, shadow_key(query.service))}
         return query

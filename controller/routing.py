@@ -24,12 +24,13 @@ from xds import ir
 CLUSTER_DOMAIN = "cluster.local"
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,251}[A-Za-z0-9_])?")
+_OF_SERVICE = re.compile(rf".*\.svc(\.{re.escape(CLUSTER_DOMAIN)})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteState:
     """A remote of a model, resolved. `ready`: it may be given traffic; if not, `reason` says why. `rests`: it could be
-    given some, but it has only failed lately. `refused`: no gateway can be told of it.
+    given some, but it has only failed lately. `refused`: no gateway can be told of it; a CamelCase reason.
     """
 
     spec: RemoteBackend
@@ -37,7 +38,7 @@ class RemoteState:
     ready: bool
     reason: str = ""
     rests: bool = False
-    refused: bool = False
+    refused: str = ""
 
 
 def policy_of(model: ModelDeployment) -> offload.Policy:
@@ -66,9 +67,10 @@ def service_key_of(model: ModelDeployment) -> str:
 
 def hosts_of(model: ModelDeployment, service_key: str) -> tuple[str, ...]:
     """Every Host that callers may use, lower case: the Service's names ('<namespace>/<name>', '' for none), short to
-    fully qualified, and the model's own, where that can stand in a Host.
+    fully qualified, and the model's own, where that can stand in a Host and is not the name of some Service.
     """
-    names = [model.spec.model] if _HOST.fullmatch(model.spec.model) else []
+    own = model.spec.model
+    names = [own] if _HOST.fullmatch(own) and not _OF_SERVICE.fullmatch(own) else []
     if service_key:
         namespace, _, name = service_key.partition("/")
         full = f"{name}.{namespace}"

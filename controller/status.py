@@ -7,7 +7,7 @@ credentials are shown by name, readiness and expiry only.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from controller import offload
 from controller.credentials import Vault
@@ -63,23 +63,42 @@ def model_status(
             }
             for remote, target in zip(record.remotes, record.targets, strict=False)
         ],
-        "conditions": [asdict(condition) for condition in conditions(record, refused, gateways, now)],
+        "conditions": [asdict(each) for each in details(record, refused, gateways, now)],
     }
 
 
 def refused_status(refused: Refused) -> dict[str, object]:
     """An object that was never usable: it has problems and nothing else."""
-    shown = [asdict(condition) for condition in refused_conditions(refused)]
+    shown = [asdict(_invalid(refused))]
     return {"key": refused.key, "state": None, "share_ppm": 0, "conditions": shown}
 
 
 def refused_conditions(refused: Refused) -> list[Condition]:
-    """Of an object that was never usable."""
-    return [Condition("Accepted", "False", "Invalid", refused.sentence)]
+    """The conditions of an object that was never usable."""
+    return _summed_up([_invalid(refused)])
+
+
+def _invalid(refused: Refused) -> Condition:
+    return Condition("Accepted", "False", "Invalid", refused.sentence)
 
 
 def conditions(record: Record, refused: Refused | None, gateways: Iterable[str], now: float) -> list[Condition]:
-    """All conditions of a model, always the same types in the same order."""
+    """All conditions of a model, always in the same order, the one that sums them up first."""
+    return _summed_up(details(record, refused, gateways, now))
+
+
+def _summed_up(found: list[Condition]) -> list[Condition]:
+    """Ready: the model is served as its manifest says. If not, the first obstacle says why."""
+    needed = [each for each in found if each.type in ("Accepted", "Programmed")]
+    obstacle = next((each for each in needed if each.status != "True"), None)
+    if obstacle:
+        return [replace(obstacle, type="Ready"), *found]
+    message = "The manifest is in force at every connected gateway."
+    return [Condition("Ready", "True", "Ready", message, found[0].observedGeneration), *found]
+
+
+def details(record: Record, refused: Refused | None, gateways: Iterable[str], now: float) -> list[Condition]:
+    """Each of a model's conditions by itself, always in the same order."""
     found = {
         "Accepted": _accepted(record, refused),
         "ResolvedRefs": _resolved(record),
@@ -88,7 +107,9 @@ def conditions(record: Record, refused: Refused | None, gateways: Iterable[str],
         "RemoteReady": _remotes(record),
         "Overflowing": _overflowing(record.decision),
     }
-    generation = record.spec.metadata.generation
+    if exposed := record.exposed:
+        found["ServiceTakenOver"] = exposed.status, exposed.reason, exposed.message
+    generation = record.wanted.metadata.generation
     return [Condition(type_, *rest, generation) for type_, rest in found.items()]
 
 
@@ -98,12 +119,15 @@ def _accepted(record: Record, refused: Refused | None) -> tuple[str, str, str]:
     if record.conflict:
         in_force = "" if record.route is None else " (what was valid before stays in force)"
         return "False", "Conflict", record.conflict + in_force
-    if record.lost_hosts:
-        lost = ", ".join(f"{host} ({holder})" for host, holder in sorted(record.lost_hosts.items()))
-        if not record.hosts:
-            return "False", "HostConflict", f"No Host leads to this model, others have them: {lost}"
-        return "True", "Accepted", f"The manifest is valid, but others have some of its Hosts: {lost}"
-    return "True", "Accepted", "The manifest is valid."
+    if record.port_holder and record.service:
+        service, port = record.service
+        return "False", "Conflict", f"{record.port_holder} already serves port {port} of Service {service}"
+    lost = ", ".join(f"{host} ({holder})" for host, holder in sorted(record.lost_hosts.items()))
+    if lost and not record.hosts:
+        return "False", "HostConflict", f"No Host leads to this model, others have them: {lost}"
+    message = f"The manifest is valid, but others have some of its Hosts: {lost}" if lost else "The manifest is valid."
+    reason = "InlineSecret" if record.inline_secrets else "Accepted"
+    return "True", reason, "; ".join([message.rstrip("."), *record.inline_secrets, *record.notes]) + "."
 
 
 def _resolved(record: Record) -> tuple[str, str, str]:
@@ -112,10 +136,8 @@ def _resolved(record: Record) -> tuple[str, str, str]:
         for t in record.targets
         if not (t.remote.ready or t.remote.refused)
     ]
-    if record.unresolved:
-        missing.insert(0, record.unresolved)
-    if missing:
-        return "False", "RefNotFound", "; ".join(missing)
+    if wrong := [*record.forbidden, *record.missing, *missing]:
+        return "False", "RefNotPermitted" if record.forbidden else "RefNotFound", "; ".join(wrong)
     if record.replicas is None:
         return "Unknown", "EndpointsUnknown", "The Service's endpoints are not known yet."
     return "True", "Resolved", "Everything that the manifest refers to exists."
@@ -151,7 +173,8 @@ def _remotes(record: Record) -> tuple[str, str, str]:
         return "False", "NoRemote", "No remote is configured and there is no default one."
     obstacles = [f"{r.spec.name}: {r.reason}" for r in record.remotes if not r.ready]
     if len(obstacles) == len(record.remotes):
-        return "False", "NotReady", "; ".join(obstacles)
+        reasons = {r.refused or "NotReady" for r in record.remotes}
+        return "False", reasons.pop() if len(reasons) == 1 else "NotReady", "; ".join(obstacles)
     return (
         "True",
         "Ready",
