@@ -77,6 +77,14 @@ def test_a_bad_metric_is_named_with_a_reason(metric: Json, field: str, words: st
     assert words in problems(model_manifest(metrics=[metric]))[METRIC + field]
 
 
+def test_defect_13_a_type_of_metric_that_nobody_knows_is_refused_and_crashes_nothing() -> None:
+    """And the model keeps what it had: the manifest as a whole is refused."""
+    metrics = [EXTERNAL, {"type": "Moonphase", "moonphase": {"target": {"type": "Value", "value": "1"}}}]
+    found = problems(model_manifest(metrics=metrics))
+    assert list(found) == ["spec.offloadingConfig.metrics[1].type"]
+    assert "not 'Moonphase'" in found["spec.offloadingConfig.metrics[1].type"]
+
+
 @pytest.mark.parametrize("source", [None, *Source])
 def test_a_metric_may_name_its_source(source: Source | None) -> None:
     manifest = model_manifest(metrics=[{**EXTERNAL, "source": source and source.value}])

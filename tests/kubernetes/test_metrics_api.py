@@ -497,10 +497,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_whatever_is_answered_is_read_or_refused(answered: object) -> None:
     body = json.dumps(answered).encode()
-    for read in (
-        *(decode.pods, decode.usages, decode.values, decode.series),
-        *(decode.group_versions, decode.plurals),
-    ):
+    for read in (decode.pods, decode.usages, decode.values, decode.series, decode.group_versions, decode.plurals):
         with contextlib.suppress(ValueError):
             read(body)
 
