@@ -10,7 +10,7 @@ from controller.takeover.world import ServiceView, World, view_of
 
 
 class Watched:
-    """All Services, since any may turn out to be wanted. Each change returns the key of the Service that it is about, and
+    """All Services, since any may turn out to be wanted. Each change returns the key of the Service that it is about;
     a shadow is about the Service whose shadow it is.
     """
 
