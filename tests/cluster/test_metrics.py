@@ -54,11 +54,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Answers:
-    """`rows`: by name. `before`, `after`: while no metrics API was there, and once their server was gone."""
+    """`rows`: by name. The rest is what a few queries met: no metrics API at all, APIServices without their server, a
+    controller without the rights.
+    """
 
     rows: Mapping[str, Outcome]
-    before: Mapping[ApiQuery, Reading]
-    after: Mapping[ApiQuery, Reading]
+    absent: Mapping[ApiQuery, Reading]
+    gone: Mapping[ApiQuery, Reading]
     forbidden: Mapping[ApiQuery, Reading]
 
 
@@ -69,7 +71,11 @@ def answers(control_plane: ControlPlane, paper_node: PaperNode) -> Iterator[Answ
     with _namespace(api):
         for name, row in TABLE.items():
             _make(api, name, row)
-        yield asyncio.run(_ask(control_plane))
+        try:
+            answers = asyncio.run(_ask(control_plane))
+        finally:
+            _unregister(api)
+        yield answers
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -135,12 +141,12 @@ def test_defect_13_a_pod_without_requests_is_named(answers: Answers) -> None:
 
 
 def test_apis_that_are_not_there_are_named_with_a_remedy(answers: Answers) -> None:
-    assert {_reason(reading) for reading in answers.before.values()} == {"NotServed"}
-    assert all(api in str(answers.before) for api in SERVED)
+    assert {_reason(reading) for reading in answers.absent.values()} == {"NotServed"}
+    assert all(api in str(answers.absent) for api in SERVED)
 
 
 def test_apis_whose_server_is_gone_are_unavailable(answers: Answers) -> None:
-    assert {_reason(reading) for reading in answers.after.values()} == {"Unavailable"}
+    assert {_reason(reading) for reading in answers.gone.values()} == {"Unavailable"}
 
 
 def test_a_controller_without_the_right_is_told_so(answers: Answers) -> None:
@@ -182,10 +188,12 @@ def _reason(reading: Reading) -> str:
 def _namespace(api: Api) -> Iterator[None]:
     path = f"/api/v1/namespaces/{NAMESPACE}"
     api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-    wait_until(lambda: api.exists(f"{path}/serviceaccounts/default"), 60, "pods can be created")
-    yield
-    api.delete(f"{path}/pods", grace_s=0)
-    api.delete(path)
+    try:
+        wait_until(lambda: api.exists(f"{path}/serviceaccounts/default"), 60, "pods can be created")
+        yield
+    finally:
+        api.delete(f"{path}/pods", grace_s=0)
+        api.delete(path)
 
 
 def _make(api: Api, name: str, row: Row) -> None:
@@ -258,7 +266,7 @@ def _from_now(seconds: float) -> str:
 async def _ask(plane: ControlPlane) -> Answers:
     queries = {name: _query(name, row) for name, row in TABLE.items()}
     some = [_query(name, TABLE[name]) for name in ("above", "pods-above", "external-value")]
-    before = await _readings(plane.kubeconfig, some)
+    absent = await _readings(plane.kubeconfig, some)
     certificate, key = plane.authority.issue("metrics", *(f"{_service(group)}.{NAMESPACE}.svc" for group in SERVED))
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
@@ -269,14 +277,13 @@ async def _ask(plane: ControlPlane) -> Answers:
         autoscalers = await asyncio.to_thread(_settled_autoscalers, plane.api)
         readings = await _readings(plane.kubeconfig, list(queries.values()))
         forbidden = await _readings(await asyncio.to_thread(plane.kubeconfig_for, "nobody-in-particular"), some)
-    after = await _readings(plane.kubeconfig, some, lambda reading: _reason(reading) == "Unavailable")
-    await asyncio.to_thread(_unregister, plane.api)
+    gone = await _readings(plane.kubeconfig, some, lambda reading: isinstance(reading, Unknown))
     rows = {}
     for name, row in TABLE.items():
         reading = readings[queries[name]]
         spec = MetricSpec.model_validate(_named(row.metric, name))
         rows[name] = Outcome(judged(spec, reading, row.replicas), autoscalers[name])
-    return Answers(rows, before, after, forbidden)
+    return Answers(rows, absent, gone, forbidden)
 
 
 def _query(name: str, row: Row) -> ApiQuery:
