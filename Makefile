@@ -69,7 +69,7 @@ wheel-check: ## the wheel, built, installed elsewhere and tried
 protos: .venv/.stamp ## regenerate protos/ from the pinned Envoy
 	$(BIN)/python -m protos.generate
 
-crds: .venv/.stamp ## regenerate helm/spillway/crds/ from controller/api.py
+crds: .venv/.stamp ## regenerate the chart's CustomResourceDefinitions and Envoy's bootstrap
 	$(BIN)/python -m helm.generate
 
 $(CACHE)/pip-tools/bin/pip-compile:

@@ -1,4 +1,5 @@
-"""Shell: writes the parts of the chart that are made from the code: the CustomResourceDefinitions.
+"""Shell: writes the parts of the chart that are made from what stands elsewhere: the CustomResourceDefinitions, from
+the types, and the gateway's bootstrap, from the one in envoy/.
 
 python -m helm.generate            write them
 python -m helm.generate --check    list the files that would change; exit 1 if there are any
@@ -8,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import yaml
@@ -15,7 +17,17 @@ import yaml
 from controller import crd
 
 CHART = Path(__file__).parent / "spillway"
-HEADER = "# Made from controller/api.py by `make crds`.\n"
+BOOTSTRAP = Path(__file__).parents[1] / "envoy/bootstrap.yaml"
+TLS_COMMENT = "    # Beyond one machine the control plane wants TLS from both sides:\n"
+IN_CLUSTER = {
+    "node_id": "",
+    "node_cluster": "",
+    "xds_host": '{{ include "spillway.fullname" . }}-controller.{{ .Release.Namespace }}.svc',
+    "xds_port": "{{ .Values.xds.port }}",
+    "admin_host": "127.0.0.1",
+    "admin_port": "9901",
+}
+"""What the template's placeholders are in a Pod. Its name, and so the node's, is a flag of Envoy's."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -27,16 +39,26 @@ class _Dumper(yaml.SafeDumper):
 
 def render() -> dict[Path, str]:
     """Every file that is made, and its text."""
-    return {
-        CHART / "crds" / f"{each['metadata']['name']}.yaml": HEADER
-        + yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
-        for each in crd.definitions()
-    }
+    made = {CHART / "files/bootstrap.yaml": _bootstrap(BOOTSTRAP.read_text())}
+    for each in crd.definitions():
+        text = yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+        made[CHART / f"crds/{each['metadata']['name']}.yaml"] = f"# Made from controller/api.py by `make crds`.\n{text}"
+    return made
+
+
+def _bootstrap(template: str) -> str:
+    """Envoy's bootstrap as a template of Helm's: the controller is found by name, and both sides show certificates."""
+    plain, comment, tls = template.partition(TLS_COMMENT)
+    assert comment, "envoy/bootstrap.yaml says how TLS is configured"
+    tls = "".join(line.replace("    # ", "    ", 1) for line in tls.splitlines(keepends=True))
+    tls = tls.replace("spillway.example.com", IN_CLUSTER["xds_host"])
+    text = Template(plain.replace("type: STATIC", "type: STRICT_DNS", 1) + tls).substitute(IN_CLUSTER)
+    return "# Made from envoy/bootstrap.yaml by `make crds`.\n" + text
 
 
 def differences(wanted: Mapping[Path, str]) -> list[Path]:
     """The files that are missing, outdated or made no more."""
-    present = {path: path.read_text() for path in (CHART / "crds").glob("*.yaml")}
+    present = {path: path.read_text() for path in [*(CHART / "crds").glob("*.yaml"), *wanted] if path.exists()}
     return sorted(path for path in present.keys() | wanted.keys() if present.get(path) != wanted.get(path))
 
 
