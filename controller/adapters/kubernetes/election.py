@@ -32,7 +32,7 @@ class Election:
     """Contends for the Lease `namespace`/`name` while it runs.
 
     `identity`: who we are there, nobody else's: a pod's name. `tell` hears True when we begin to lead and False when we
-    no longer do.
+    no longer do; `tell_holder` hears who holds the lease, each time it is another than was known before.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Election:
         identity: str,
         tell: Callable[[bool], None],
         *,
+        tell_holder: Callable[[str], None] = lambda holder: None,
         terms: Terms = TERMS,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -55,6 +56,7 @@ class Election:
         self._candidate = Candidate(identity, terms)
         self._terms = terms
         self._tell = tell
+        self._tell_holder = tell_holder
         self._jitter = jitter
         self._clock = steady_clock()
         self._version = ""
@@ -88,7 +90,7 @@ class Election:
 
     async def _try(self) -> None:
         lease = await self._read()
-        self.holder = lease.holder if lease else NOBODY
+        self._learn(lease.holder if lease else NOBODY)
         claim = self._candidate.claim(lease, self._clock(), _text(self._clock()))
         if claim is None:
             self._announce(leads=False)
@@ -96,7 +98,7 @@ class Election:
         begun_s = self._clock()
         await self._write(claim, exists=lease is not None)
         self._candidate.wrote(claim, begun_s)
-        self.holder = claim.holder
+        self._learn(claim.holder)
 
     async def _pause(self) -> None:
         """Until the next attempt, or until we may no longer lead, if that comes first."""
@@ -118,6 +120,11 @@ class Election:
                 await self._write(lease, exists=True)
         except (ApiError, TimeoutError) as error:
             log.warning("the lease could not be given back, so it has to run out", extra={"error": str(error)})
+
+    def _learn(self, holder: str) -> None:
+        if holder != self.holder:
+            self.holder = holder
+            self._tell_holder(holder)
 
     def _announce(self, *, leads: bool) -> None:
         if leads is not self.leads:
