@@ -107,9 +107,11 @@ class Envoy:
 
 @asynccontextmanager
 async def running(
-    directory: Path, configuration: str, *, concurrency: int = 1, binary: Path | None = None
+    directory: Path, configuration: str, *options: str, concurrency: int = 1, binary: Path | None = None
 ) -> AsyncIterator[Envoy]:
-    """Starts Envoy (the pinned one) with `configuration`, waits for its admin interface, and ends it at last."""
+    """Starts Envoy (the pinned one) with `configuration` and further `options` of its command line, waits for its admin
+    interface, and ends it at last.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     config, admin = directory / "envoy.yaml", directory / "admin.txt"
     config.write_text(configuration)
@@ -117,7 +119,7 @@ async def running(
     command = [
         *(str(binary or envoy_path()), "--config-path", str(config), "--admin-address-path", str(admin)),
         *("--use-dynamic-base-id", "--concurrency", str(concurrency), "--file-flush-interval-msec", "100"),
-        *("--log-level", "warning", "--log-path", str(directory / "envoy.log")),
+        *("--log-level", "warning", "--log-path", str(directory / "envoy.log"), *options),
     ]
     with (directory / "stdout.log").open("wb") as stdout:
         process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.STDOUT)

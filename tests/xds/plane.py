@@ -80,10 +80,12 @@ class Plane:
 
 
 @asynccontextmanager
-async def serving(address: str = "127.0.0.1:0", tls: ServerTls | None = None, **options: Any) -> AsyncIterator[Plane]:
-    """A control plane for gateways whose front listens on a free port."""
+async def serving(
+    address: str = "127.0.0.1:0", tls: ServerTls | None = None, gateway: Gateway | None = None, **options: Any
+) -> AsyncIterator[Plane]:
+    """A control plane for gateways whose front listens on a free port, unless they are others."""
     events: list[GatewayEvent] = []
-    publisher = Publisher(Gateway("127.0.0.1", 0), events.append)
+    publisher = Publisher(gateway or Gateway("127.0.0.1", 0), events.append)
     metrics = Metrics()
     plane = Plane(publisher, Server(publisher, metrics, **options), metrics, events)
     plane.port = await plane.server.start(address, tls)

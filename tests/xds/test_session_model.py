@@ -42,12 +42,15 @@ Held = dict[str, tuple[str, Resource]]
 class Response:
     nonce: str
     data: bytes
+    says_news: bool
+    """Whether it has resources that it was sent for; that one is gone cannot be refused."""
 
 
 @dataclass
 class ModelClient:
     """One client over all its streams. `held`: what it has accepted, by type. `draining`: listeners that it has not any
-    more, and until when they need what they refer to. A new stream does not know of those.
+    more, and until when they need what they refer to. A new stream does not know of those. `unheard`: types about which
+    it must hear on this stream before they can be whole: who wants the state of the world does not say what it has.
     """
 
     world: World
@@ -59,6 +62,7 @@ class ModelClient:
     versions: dict[str, str] = field(default_factory=dict)
     nonces: dict[str, str] = field(default_factory=dict)
     draining: list[tuple[Resource, float]] = field(default_factory=list)
+    unheard: set[str] = field(default_factory=set)
     session: Session = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,6 +73,7 @@ class ModelClient:
         variant = StateSession if self.state_of_the_world else DeltaSession
         self.session = variant(self.world.snapshot, self.world.encoder)
         self.asked, self.inbox, self.nonces, self.draining = {}, {}, {}, []
+        self.unheard = {type_url for type_url in ORDER if self.state_of_the_world and self.held[type_url]}
 
     def ask(self, type_url: str, now_s: float) -> None:
         """The first request for a type on this stream."""
@@ -115,11 +120,15 @@ class ModelClient:
     def fetch(self, now_s: float) -> None:
         for push in self.session.offer(now_s):
             assert push.type_url not in self.inbox, "two responses of one type in flight"
-            self.inbox[push.type_url] = Response(push.nonce, push.data)
+            flight = self.session.subscriptions[push.type_url].flight
+            assert flight
+            says_news = any(each.name in flight.names for each in push.resources)
+            self.inbox[push.type_url] = Response(push.nonce, push.data, says_news)
 
     def accept(self, type_url: str, now_s: float) -> None:
         response = self.inbox.pop(type_url)
         before = self.held[LISTENER].copy()
+        self.unheard.discard(type_url)
         (self._take_state if self.state_of_the_world else self._take_delta)(type_url, response.data)
         gone = before.keys() - self.held[LISTENER].keys()
         self.draining += [(before[name][1], now_s + DRAIN_S) for name in gone]
@@ -207,11 +216,12 @@ class Conversation(RuleBasedStateMachine):
     def accept(self, data: st.DataObject) -> None:
         self.client.accept(data.draw(st.sampled_from(sorted(self.client.inbox))), self.now_s)
 
-    @precondition(lambda self: self.client.inbox)
+    @precondition(lambda self: any(each.says_news for each in self.client.inbox.values()))
     @rule(data=st.data(), blamed=st.integers(0, 3), alone=st.booleans())
     def refuse(self, data: st.DataObject, blamed: int, alone: bool) -> None:
         """As the publisher does: what is to blame changes, the others are sent again."""
-        type_url = data.draw(st.sampled_from(sorted(self.client.inbox)))
+        inbox = self.client.inbox.items()
+        type_url = data.draw(st.sampled_from(sorted(type_url for type_url, each in inbox if each.says_news)))
         self.client.refuse(type_url, self.now_s)
         for report in self.client.session.reports():
             if isinstance(report, Nack):
@@ -238,7 +248,8 @@ class Conversation(RuleBasedStateMachine):
     def every_reference_to_a_cluster_leads_somewhere(self) -> None:
         held = self.client.held
         draining = [each for each, until_s in self.client.draining if self.now_s < until_s]
-        for each in [each for type_url in (ROUTE, LISTENER) for _, each in held[type_url].values()] + draining:
+        whole = [type_url for type_url in (ROUTE, LISTENER) if type_url not in self.client.unheard]
+        for each in [each for type_url in whole for _, each in held[type_url].values()] + draining:
             missing = [name for kind, name in each.refs if kind == CLUSTER and name not in held[CLUSTER]]
             assert not missing, f"{each.type_url} {each.name} refers to {missing}"
 
