@@ -125,8 +125,11 @@ def status(code: int, reason: str, message: str = "") -> web.Response:
 
 @asynccontextmanager
 async def serving(api: FakeApi) -> AsyncIterator[FakeApi]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await api.handle(request)
+
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", api.handle)
+    app.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
