@@ -84,6 +84,10 @@ class Exposures:
             self.release(record.key)
             record.gateway_port = None
 
+    def at(self, ports: Iterable[int]) -> set[str]:
+        """The models that have one of these ports."""
+        return {self._models[port] for port in ports if port in self._models}
+
     def hold(self, key: str, port: int | None) -> str | None:
         """Gives a model this very port, as the leader said. Returns the model that had it and has none now."""
         if self._held.get(key) == port:
@@ -114,10 +118,10 @@ class Exposures:
 
     def _waits(self, record: Record, exposure: Exposure | None, now: float) -> bool:
         """Whether it is too early to begin: nothing is led anywhere yet, or where it leads may still be right."""
-        if exposure is None:
+        has_to_be_made = record.make is not None and exposure is not None and exposure.port is None
+        if exposure is None or has_to_be_made:
             return False
-        has_to_be_made = record.make is not None and exposure.port is None
-        return self.is_held(record, now) or not (exposure.gateways or record.is_touched or has_to_be_made)
+        return self.is_held(record, now) or not (exposure.gateways or record.is_touched)
 
     def is_held(self, record: Record, now: float) -> bool:
         """Whether gateways may still be about to say that they listen."""
