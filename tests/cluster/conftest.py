@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import pytest_asyncio
 
 from controller.adapters.kubernetes.client import Cluster
 from tests.cluster.harness import control_plane as harness
-from tests.cluster.harness.api import wait_until
+from tests.cluster.harness import node as real_node
+from tests.cluster.harness.api import Api, wait_until
 from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.harness.node import Node
 from tests.cluster.harness.paper_node import PaperNode
 from tests.cluster.harness.programs import build_missing
 
@@ -64,11 +67,36 @@ def paper_node(control_plane: ControlPlane) -> PaperNode:
 @pytest.fixture
 def namespace(control_plane: ControlPlane) -> Iterator[str]:
     """A fresh one; deleted afterwards without waiting for it."""
+    with _fresh_namespace(control_plane.api) as name:
+        yield name
+        control_plane.api.delete(f"/api/v1/namespaces/{name}/pods", grace_s=0)  # nobody else ends those of a paper node
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    """A cluster of its own, with a node that runs pods: for what needs traffic."""
+    with real_node.running() as running:
+        yield running
+
+
+@pytest.fixture
+def node_namespace(node: Node) -> Iterator[str]:
+    """As `namespace`, on the node's cluster."""
+    with _fresh_namespace(node.control_plane.api) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def metrics_server(node: Node) -> None:
+    """metrics.k8s.io on the node's cluster."""
+    node.add_metrics_server()
+
+
+@contextmanager
+def _fresh_namespace(api: Api) -> Iterator[str]:
     name = next(_names)
-    api = control_plane.api
-    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
     path = f"/api/v1/namespaces/{name}"
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
     wait_until(lambda: api.exists(f"{path}/serviceaccounts/default"), 60, f"pods can be created in {name}")
     yield name
-    api.delete(f"{path}/pods", grace_s=0)  # nobody else ends pods of a paper node
     api.delete(path)

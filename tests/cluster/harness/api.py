@@ -67,6 +67,14 @@ class Api:
             return False
         return True
 
+    def serves(self, path: str) -> bool:
+        """Whether the answer is good: nothing that is missing, or behind it, counts as an error."""
+        try:
+            self.get(path)
+        except RequestError:
+            return False
+        return True
+
     def ready(self) -> bool:
         """Whether it serves, and says so."""
         try:

@@ -9,41 +9,41 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster.harness.api import Api, wait_until
+from tests.cluster.harness.api import Api
 from tests.cluster.harness.certificates import Authority, certificate_user, signing_key, write_kubeconfig
-from tests.cluster.harness.process import Process
+from tests.cluster.harness.process import START_S, Command, Processes
 from tests.cluster.harness.programs import program
 from tests.cluster.harness.slot import take_slot
 
-START_S = 120.0  # half a minute was seen on a machine with much else to do
 _SERVER_NAMES = ("localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "*.svc.cluster.local")
 _PORT = 6443
+
+Enter = Callable[..., Command]
 
 
 class ControlPlane:
     """`folder` holds what it needs and writes. `address`: where it listens. `services`: the range of cluster addresses.
-    `enter`: the command that the processes are started through, for a namespace of their own. `alone`: without nodes,
-    so nobody may miss their heartbeats.
+    `enter`: makes of a command one that runs in another network. `alone`: without nodes, so nobody may miss their
+    heartbeats. `processes`: `etcd`, `kube-apiserver`, `kube-controller-manager`.
     """
 
     def __init__(
-        self, folder: Path, address: str, services: str, *, enter: Sequence[str] = (), alone: bool = True
+        self, folder: Path, address: str, services: str, *, enter: Enter = lambda *command: command, alone: bool = True
     ) -> None:
         self.folder = folder
         self.address = address
         self.server = f"https://{address}:{_PORT}"
         self._services = services
-        self._enter = tuple(enter)
+        self._enter = enter
         self._alone = alone
-        self._processes: dict[str, Process] = {}
+        self.processes = Processes(folder / "logs")
         self.authority = Authority(folder / "pki")
         self._requesters = Authority(folder / "pki", "requesters")
         self._service_accounts = signing_key(folder / "pki")
-        self._log_folder.mkdir()
         admin = self.authority.issue("admin", user="admin", group="system:masters")
         self.kubeconfig = write_kubeconfig(folder / "admin.kubeconfig", self.server, self.ca, certificate_user(*admin))
         self.api = Api(self.server, self.ca, *admin)
@@ -53,39 +53,31 @@ class ControlPlane:
         """The authority of the API server's certificate, and of all clients'."""
         return self.authority.certificate
 
-    @property
-    def _log_folder(self) -> Path:
-        return self.folder / "logs"
-
     def start(self) -> None:
         """Returns when pods can be created. Raises RuntimeError or TimeoutError with the last lines of the logs."""
         self._run("etcd", self._etcd())
         self._run("kube-apiserver", self._apiserver())
-        self._wait(self.api.ready, "kube-apiserver is ready")
+        self.processes.wait(self.api.ready, "kube-apiserver is ready")
         # Before the API server has made its roles it is refused, and ends.
         self._run("kube-controller-manager", self._controller_manager())
-        self._wait(lambda: self.api.exists("/api/v1/namespaces/default/serviceaccounts/default"), "service accounts")
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        self.processes.wait(lambda: self.api.exists(account), "pods can be created")
 
     def stop(self) -> None:
         self.api.close()
-        for process in reversed(self._processes.values()):
-            process.kill()
-
-    def process(self, name: str) -> Process:
-        """One of `etcd`, `kube-apiserver`, `kube-controller-manager`."""
-        return self._processes[name]
+        self.processes.stop()
 
     def kill_apiserver(self) -> None:
         """From now on nobody reaches it."""
-        self._processes.pop("kube-apiserver").kill()
+        self.processes.kill("kube-apiserver")
 
     async def start_apiserver(self) -> None:
         """The counterpart of `kill_apiserver`: returns when it is ready; the test's loop runs meanwhile."""
         self._run("kube-apiserver", self._apiserver())
         deadline = time.monotonic() + START_S
         while not await asyncio.to_thread(self.api.ready):
-            self._processes["kube-apiserver"].check()
-            assert time.monotonic() < deadline, self._processes["kube-apiserver"].last_words()
+            self.processes["kube-apiserver"].check()
+            assert time.monotonic() < deadline, self.processes["kube-apiserver"].last_words()
 
     async def restart_apiserver(self) -> None:
         """Kills it, as a crash would, and returns when it is ready again. etcd, and so all versions, stay."""
@@ -119,21 +111,8 @@ class ControlPlane:
     def _kubeconfig(self, name: str, user: dict[str, str]) -> Path:
         return write_kubeconfig(self.folder / f"{name}.kubeconfig", self.server, self.ca, user)
 
-    def _run(self, name: str, arguments: Sequence[str | Path]) -> None:
-        command = (*self._enter, program(name), *arguments)
-        self._processes[name] = Process(name, command, self._log_folder / f"{name}.log")
-
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        def holds() -> bool:
-            for process in self._processes.values():
-                process.check()
-            return condition()
-
-        wait_until(holds, START_S, lambda: "\n".join([what, *self._last_words()]))
-
-    def _last_words(self) -> Iterator[str]:
-        for process in self._processes.values():
-            yield f"--- {process.name}\n{process.last_words()}"
+    def _run(self, name: str, arguments: Command) -> None:
+        self.processes.run(name, self._enter(program(name), *arguments))
 
     def _etcd(self) -> list[str | Path]:
         clients, peers = (f"http://{self._etcd_address}:{port}" for port in (2379, 2380))

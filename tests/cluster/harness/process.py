@@ -1,31 +1,41 @@
-"""One process of a test cluster: it logs to a file, is ended by its pid, and dies with the tests, however those end."""
+"""Processes of a test cluster: each logs to a file, is ended by its pid, and dies with the tests, however those end."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Self
 
+from tests.cluster.harness.api import wait_until
+
+START_S = 120.0  # half a minute was seen on a machine with much else to do
+_ROOT = Path(__file__).parents[3]
 _LOG_TAIL_LINES = 20
 _LOG_LINE_CHARACTERS = 300
 
+Command = Sequence[str | Path]
+
 
 class Process:
-    """Start it from the main thread: the kernel ends it when the thread that started it does."""
+    """Start it from the main thread: the kernel ends it when the thread that started it does. It runs in the checkout.
+    `environment`: changes to ours.
+    """
 
-    def __init__(self, name: str, command: Sequence[str | Path], log: Path) -> None:
+    def __init__(self, name: str, command: Command, log: Path, environment: Mapping[str, str] | None = None) -> None:
         assert threading.current_thread() is threading.main_thread(), f"{name} would end with this thread"
         self.name = name
-        self.log = log
+        self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                env={**os.environ, **(environment or {})},
+                cwd=_ROOT,
                 start_new_session=True,  # Ctrl-C is for the tests, which then end this in order
             )
 
@@ -40,7 +50,7 @@ class Process:
 
     def last_words(self) -> str:
         """The end of its log."""
-        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+        lines = self._log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
         return "\n".join(line[:_LOG_LINE_CHARACTERS] for line in lines)
 
     def send(self, number: signal.Signals) -> None:
@@ -51,8 +61,39 @@ class Process:
         self._process.kill()
         self._process.wait()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.kill()
+class Processes:
+    """Some of them, by name, with their logs in one folder, which is made."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._running: dict[str, Process] = {}
+        logs.mkdir()
+
+    def __getitem__(self, name: str) -> Process:
+        return self._running[name]
+
+    def run(self, name: str, command: Command, environment: Mapping[str, str] | None = None) -> None:
+        self._running[name] = Process(name, command, self._logs / f"{name}.log", environment)
+
+    def kill(self, name: str) -> None:
+        self._running.pop(name).kill()
+
+    def stop(self) -> None:
+        """Kills them all, the last one first."""
+        for name in reversed(list(self._running)):
+            self.kill(name)
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Blocks until it holds. Raises RuntimeError when a process ends, TimeoutError with everybody's last words."""
+
+        def holds() -> bool:
+            for process in self._running.values():
+                process.check()
+            return condition()
+
+        def complaint() -> str:
+            said = (f"--- {process.name}\n{process.last_words()}" for process in self._running.values())
+            return "\n".join([what, *said])
+
+        wait_until(holds, START_S, complaint)

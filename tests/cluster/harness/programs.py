@@ -45,7 +45,7 @@ class Program:
         """As pinned: '1.33.13'."""
         required = (MODULES / self.module / "go.mod").read_text()
         path = self.package.partition("/cmd/")[0]
-        if found := re.search(rf"^\s*(?:require )?{re.escape(path)} v(\S+)$", required, re.MULTILINE):
+        if found := re.search(rf"^(?:require |\t){re.escape(path)} v(\S+)(?: // indirect)?$", required, re.MULTILINE):
             return found[1]
         raise LookupError(f"modules/{self.module}/go.mod does not require {path}")
 
@@ -113,9 +113,18 @@ def found(wanted: Program) -> Path | None:
     return wanted.built if wanted.built.exists() else None
 
 
+def cni_plugins() -> Path:
+    """The folder of Debian's containernetworking-plugins. Skips the test where it is not; fails it in CI."""
+    folders = (Path("/usr/lib/cni"), _DEBIAN / "usr/lib/cni")
+    folder = next((each for each in folders if (each / "bridge").exists()), None)
+    if folder is None:
+        missing("no CNI plugins: install Debian's containernetworking-plugins, or run `make cluster-tools`")
+    return folder
+
+
 def build_missing() -> None:
     """Builds what is nowhere, where there is Go; one run at a time."""
-    if not (go := _go()) or all(found(each) for each in PROGRAMS.values()):
+    if not (compiler := go()) or all(found(each) for each in PROGRAMS.values()):
         return
     _FOLDER.mkdir(parents=True, exist_ok=True)
     with (_FOLDER / "lock").open("w") as lock:
@@ -125,17 +134,17 @@ def build_missing() -> None:
         for number, each in enumerate(wanted, 1):
             _say(f"Building {each.name} {each.version} ({number} of {len(wanted)}; kept in {_FOLDER.name})")
             start_s = time.monotonic()
-            _build(go, each)
+            _build(compiler, each)
             _say(f"  took {time.monotonic() - start_s:.0f} s")
     found.cache_clear()
 
 
-def _build(go: Path, wanted: Program) -> None:
+def _build(compiler: Path, wanted: Program) -> None:
     wanted.built.parent.mkdir(parents=True, exist_ok=True)
     partial = wanted.built.with_suffix(".partial")
     flags = ["-s", "-w", *(f"-X={variable}=v{wanted.version}" for variable in wanted.stamp)]
     command: Sequence[str | Path] = [
-        *(go, "build", "-mod=readonly", "-trimpath", "-buildvcs=false"),
+        *(compiler, "build", "-mod=readonly", "-trimpath", "-buildvcs=false"),
         *("-ldflags", " ".join(flags), "-o", partial, wanted.package),
     ]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "", "GOWORK": "off"}
@@ -143,7 +152,8 @@ def _build(go: Path, wanted: Program) -> None:
     partial.rename(wanted.built)
 
 
-def _go() -> Path | None:
+def go() -> Path | None:
+    """The compiler."""
     on_path = shutil.which("go")
     return Path(on_path) if on_path else _GO if _GO.exists() else None
 

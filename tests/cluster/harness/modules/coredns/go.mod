@@ -1,8 +1,8 @@
 module example.test/coredns
 
-go 1.26.8
+go 1.25.0
 
-require github.com/coredns/coredns v1.14.7
+require github.com/coredns/coredns v1.14.7 // indirect
 
 require (
 	cloud.google.com/go/auth v0.22.0 // indirect
@@ -210,3 +210,5 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.3.0 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
+
+tool github.com/coredns/coredns

@@ -1,4 +1,4 @@
-module example.test/k8s
+module example.test/kubernetes
 
 go 1.24.0
 
@@ -60,7 +60,7 @@ replace k8s.io/pod-security-admission => k8s.io/pod-security-admission v0.33.13
 
 replace k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.33.13
 
-require k8s.io/kubernetes v1.33.13
+require k8s.io/kubernetes v1.33.13 // indirect
 
 require (
 	cel.dev/expr v0.19.1 // indirect
@@ -244,3 +244,12 @@ require (
 )
 
 godebug default=go1.24
+
+tool (
+	k8s.io/kubernetes/cmd/kube-apiserver
+	k8s.io/kubernetes/cmd/kube-controller-manager
+	k8s.io/kubernetes/cmd/kube-proxy
+	k8s.io/kubernetes/cmd/kube-scheduler
+	k8s.io/kubernetes/cmd/kubectl
+	k8s.io/kubernetes/cmd/kubelet
+)

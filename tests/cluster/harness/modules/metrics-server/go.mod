@@ -1,8 +1,8 @@
 module example.test/metrics-server
 
-go 1.26.8
+go 1.26.4
 
-require sigs.k8s.io/metrics-server v0.9.0
+require sigs.k8s.io/metrics-server v0.9.0 // indirect
 
 require (
 	cel.dev/expr v0.25.2 // indirect
@@ -112,3 +112,5 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.0 // indirect
 	sigs.k8s.io/yaml v1.6.0 // indirect
 )
+
+tool sigs.k8s.io/metrics-server/cmd/metrics-server

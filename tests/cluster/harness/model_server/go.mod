@@ -1,0 +1,3 @@
+module example.test/model-server
+
+go 1.24
