@@ -21,10 +21,12 @@ from collections.abc import Set as AbstractSet
 from controller import events
 from controller.api import ModelDeployment
 from controller.credentials import Vault
+from controller.elsewhere import own_report
 from controller.events import Effect, Event, Kind
 from controller.gateways import Gateways
 from controller.leasing import Leasing
 from controller.models import Models
+from controller.peers import PeerReport, difference, moved_ports
 from controller.record import Record
 from controller.resolution import Config
 from xds import events as gateway_events
@@ -61,6 +63,10 @@ class Engine:
     def followed_secrets(self) -> AbstractSet[str]:
         """Keys of the Secrets that models refer to."""
         return self._models.inventory.followed_secrets
+
+    def peer_report(self, run: str) -> PeerReport:
+        """What other controllers are to know of the gateways that are connected to this one, whose process is `run`."""
+        return own_report(run, self.records.values(), self.gateways.streaming, self._models.remotes.health.totals)
 
     def take_touched(self) -> set[str]:
         """The models of which something that people are told may have changed, since the last call."""
@@ -117,6 +123,8 @@ class Engine:
                 self._take_answer(event, now)
             case events.GatewaysSeen() | events.Exposed() | events.Elected() | events.Decided():
                 self._take_word_of_the_cluster(event, now)
+            case events.PeerReported():
+                self._take_peer_report(event, now)
             case _:
                 self._take_gateway_event(event, now)
                 self.leasing.take(event, self.gateways, now)
@@ -161,6 +169,22 @@ class Engine:
             case events.Decided(key=key, saved=saved):
                 self._models.hear(key, saved)
 
+    def _take_peer_report(self, event: events.PeerReported, now: float) -> None:
+        models, after = self._models, event.report or PeerReport()
+        last = models.elsewhere.take(event)
+        before = last or PeerReport()
+        if before.gateways.keys() != after.gateways.keys():
+            self.gateways.see_elsewhere(models.elsewhere.gateways, now)
+            models.undecided |= self.records.keys()
+        models.undecided |= models.exposures.at(moved_ports(before, after))
+        for record in models.of({key for key, _ in before.rejected.items() ^ after.rejected.items()}):
+            record.rejections.pop(event.replica, None)
+            models.undecided.add(record.key)
+            if words := after.rejected.get(record.key):
+                models.announce(record.key, "ProxyRejected", words, warning=True)
+        if models.leads:
+            models.undecided |= models.remotes.health.hear(difference(last, after), now)
+
     def _take_gateway_event(self, event: gateway_events.GatewayEvent, now: float) -> None:
         match event:
             case gateway_events.GatewayConnected(gateway=gateway, version=version):
@@ -176,6 +200,7 @@ class Engine:
                 for name in filter(self.vault.delivered, secrets):
                     self._models.undecided |= self.vault.users(name)
             case gateway_events.LoadReported(backends=backends):
+                self._models.remotes.health.count(backends)
                 if self._models.leads:
                     self._models.undecided |= self._models.remotes.health.hear(backends, now)
             case gateway_events.LeaseAccepted() | gateway_events.GatewayRefused():

@@ -13,6 +13,7 @@ from enum import StrEnum
 from controller.api import ModelDeployment, Policy, Problem
 from controller.metrics import Query, Reading
 from controller.objects import EndpointSlice, GatewayPod, Secret, Service, ServicePort, Workload
+from controller.peers import PeerReport
 from xds import ir
 from xds.events import GatewayEvent
 
@@ -131,6 +132,14 @@ class Decided:
     saved: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True)
+class PeerReported:
+    """What another controller, by name, says of the gateways that are connected to it; None: it is gone."""
+
+    replica: str
+    report: PeerReport | None
+
+
 Event = (
     Applied
     | Removed
@@ -142,6 +151,7 @@ Event = (
     | Exposed
     | Elected
     | Decided
+    | PeerReported
     | GatewayEvent
 )
 

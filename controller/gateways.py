@@ -8,6 +8,7 @@ cluster a gateway is there as long as its pod is, whichever controller it is con
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from collections.abc import Set as AbstractSet
 
 GRACE_S = 60.0
 
@@ -18,6 +19,7 @@ class Gateways:
     def __init__(self, restored: int) -> None:
         self._streaming: set[str] = set()
         self._pods: frozenset[str] = frozenset()
+        self._elsewhere: frozenset[str] = frozenset()
         self._gone_at_s: dict[str, float] = {}
         self._observers: set[str] = set()
         self._restored = restored
@@ -25,18 +27,18 @@ class Gateways:
 
     @property
     def connected(self) -> list[str]:
-        """Those with a stream now, tools that only look on included."""
-        return sorted(self._observers | self._streaming)
+        """Those with a stream now, to whichever controller; of ours, tools that only look on included."""
+        return sorted(self._observers | self._streaming | self._elsewhere)
 
     @property
     def streaming(self) -> Collection[str]:
-        """Those with a stream now, without tools."""
+        """Those with a stream to this controller now, without tools."""
         return self._streaming
 
     @property
     def names(self) -> Collection[str]:
         """Those that hold a part of each limit: there now, or gone for less than `GRACE_S`."""
-        return self._streaming | self._pods | self._gone_at_s.keys()
+        return self._streaming | self._elsewhere | self._pods | self._gone_at_s.keys()
 
     @property
     def count(self) -> int:
@@ -63,10 +65,12 @@ class Gateways:
     def see(self, pods: Iterable[str], now: float) -> None:
         """Takes the names of all pods of the gateway."""
         known, self._pods = self._pods, frozenset(pods)
-        for name in self._pods:
-            self._gone_at_s.pop(name, None)
-        for name in known - self._pods:
-            self._miss(name, now)
+        self._renew(known, self._pods, now)
+
+    def see_elsewhere(self, names: Iterable[str], now: float) -> None:
+        """Takes all that are connected to other controllers."""
+        known, self._elsewhere = self._elsewhere, frozenset(names)
+        self._renew(known, self._elsewhere, now)
 
     def expire(self, now: float) -> None:
         """Forgets those whose time is over."""
@@ -83,6 +87,12 @@ class Gateways:
             times.append(self._restored_until_s)
         return min(times, default=None)
 
+    def _renew(self, known: AbstractSet[str], names: AbstractSet[str], now: float) -> None:
+        for name in names:
+            self._gone_at_s.pop(name, None)
+        for name in known - names:
+            self._miss(name, now)
+
     def _miss(self, name: str, now: float) -> None:
-        if name not in self._streaming and name not in self._pods:
+        if name not in self._streaming | self._elsewhere | self._pods:
             self._gone_at_s[name] = now

@@ -87,6 +87,8 @@ class RemoteHealth:
         self._known: dict[str, Health] = {}
         self._users: dict[str, set[str]] = {}
         self._used: dict[str, frozenset[str]] = {}
+        self.totals: dict[str, tuple[int, int]] = {}
+        """By remote that a model uses, how many requests succeeded and failed there, as far as counted here."""
 
     def use(self, model: str, clusters: Iterable[str]) -> None:
         """Says which remotes a model has now. What is known of one that nobody has is dropped."""
@@ -96,6 +98,7 @@ class RemoteHealth:
             if not self._users[cluster]:
                 del self._users[cluster]
                 self._known.pop(cluster, None)
+                self.totals.pop(cluster, None)
         for cluster in wanted:
             self._users.setdefault(cluster, set()).add(model)
         if wanted:
@@ -105,6 +108,13 @@ class RemoteHealth:
         """Begins anew with what another controller knew: these remotes rest."""
         rests_until_s = now + self._policy.rest_s
         self._known = {each: Health(rest_s=self._policy.rest_s, rests_until_s=rests_until_s) for each in resting}
+
+    def count(self, loads: Iterable[BackendLoad]) -> None:
+        """Adds a report to the totals."""
+        for load in loads:
+            if load.cluster in self._users:
+                succeeded, failed = self.totals.get(load.cluster, (0, 0))
+                self.totals[load.cluster] = succeeded + load.succeeded, failed + load.failed
 
     def hear(self, loads: Iterable[BackendLoad], now: float) -> set[str]:
         """Takes a report. Returns the models that have a remote whose rest began or ended with it."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 from controller import events, offload
 from controller.api import ModelDeployment
 from controller.credentials import Need
+from controller.elsewhere import Elsewhere
 from controller.events import Effect
 from controller.exposures import Exposures
 from controller.gateways import Gateways
@@ -58,6 +59,7 @@ class Models:
         self.inventory = Inventory()
         self.remotes = Remotes(config.health, saved)
         self.gateways = Gateways(saved_gateways(saved))
+        self.elsewhere = Elsewhere()
         self.leasing = Leasing(self.gateways.count)
         self.leads = config.cluster is None
         self.watches = Watches(active=self.leads)
@@ -347,6 +349,7 @@ class Models:
         decision = record.decision = offload.step(record.policy, last, seen, now)
         if record.reroute():
             self._routes[record.key] = record.route
+        self.elsewhere.mark(record, self.gateways.streaming)
         if decision.state is not last.state or decision.restraint != last.restraint:
             self.announce(record.key, decision.reason, decision.sentence, warning=bool(decision.restraint))
         self._expose(record, now)
