@@ -64,7 +64,8 @@ async def test_one_of_three_leads_and_the_next_follows_as_soon_as_it_stops(clust
             leader, lease = contest.order[-1], await contest.lease(cluster)
             assert lease["leaseDurationSeconds"] == 3_600
             assert (lease["holderIdentity"], lease["leaseTransitions"]) == (leader, transitions)
-            tasks[leader].cancel()
+            if transitions < 2:  # the last one is stopped with all the rest
+                tasks[leader].cancel()
 
     assert sorted(contest.order) == ["a", "b", "c"]
     freed = await contest.lease(cluster)
