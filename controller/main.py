@@ -7,7 +7,6 @@ state file.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import socket
@@ -21,7 +20,7 @@ import certifi
 from controller import collector, events
 from controller.adapters.envoy_process import EnvoyError, EnvoyOptions, EnvoyProcess, left_behind
 from controller.adapters.files import ManifestDirectory
-from controller.adapters.host import StartError, bind, join, only_one
+from controller.adapters.host import StartError, bind, join, only_one, write_addresses
 from controller.adapters.last_good import LastGood
 from controller.adapters.state_file import StateFile
 from controller.api import ModelDeployment
@@ -183,9 +182,7 @@ def _announce_addresses(runtime: Standalone) -> None:
         if name in shown:
             log.info(f"{what}: http://{shown[name]}" if name != "xds" else f"{what}: {shown[name]}")
     if runtime.options.ready_file:
-        temporary = runtime.options.ready_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(shown))
-        temporary.replace(runtime.options.ready_file)
+        write_addresses(runtime.options.ready_file, shown)
 
 
 def _reserve_listener(options: RunOptions) -> socket.socket:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 
@@ -59,3 +60,10 @@ def only_one(state_directory: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def write_addresses(file: Path, addresses: Mapping[str, str]) -> None:
+    """Tells whoever waits for the file that traffic can be served, and where."""
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(addresses))
+    temporary.replace(file)
