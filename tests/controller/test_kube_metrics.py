@@ -171,9 +171,11 @@ OUT_OF_COUNT = {
 
 @pytest.mark.parametrize("out", OUT_OF_COUNT.values(), ids=OUT_OF_COUNT)
 @pytest.mark.parametrize("used", ["200m", "900m"])
-def test_pods_that_are_deleted_or_failed_or_pending_do_not_count_either_way(out: Pod, used: str) -> None:
-    with_it = read_resource(utilization(50), [pod("p"), out], usage("p", used) | usage("x", "5"), NOW)
-    assert with_it == read_resource(utilization(50), [pod("p")], usage("p", used), NOW)
+@pytest.mark.parametrize("resource", ["cpu", "memory"])
+def test_pods_that_are_deleted_or_failed_or_pending_do_not_count_either_way(out: Pod, used: str, resource: str) -> None:
+    query = utilization(50, resource)
+    with_it = read_resource(query, [pod("p"), out], usage("p", used) | usage("x", "5"), NOW)
+    assert with_it == read_resource(query, [pod("p")], usage("p", used), NOW)
 
 
 @pytest.mark.parametrize("out", OUT_OF_COUNT.values(), ids=OUT_OF_COUNT)
