@@ -171,6 +171,7 @@ class ControlPlane:
             *("--use-service-account-credentials=true", "--kube-api-qps", "200", "--kube-api-burst", "400"),
             *("--service-account-private-key-file", self._service_accounts, "--root-ca-file", self.ca),
             *("--controllers", controllers, "--profiling=false"),
+            *("--horizontal-pod-autoscaler-sync-period", "2s"),  # in place of 15, which tests would wait for
         ]
 
 
