@@ -59,7 +59,8 @@ class Stage:
         return self.node.run(self.namespace, name, labels=labels, ports=ports)
 
     async def begin(self) -> None:
-        """A Service with two pods that serve its named port at different numbers."""
+        """A model, and a Service with two pods that serve its named port at different numbers."""
+        self.plane.api.create(self.path("modeldeployments", group=MODEL_API_VERSION), self.model_body())
         self.steady = self.run_pod("steady")
         self.other = self.run_pod("other", web=8081)
         self.apply(self.manifest())

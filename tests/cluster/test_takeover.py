@@ -34,7 +34,6 @@ async def stage(
 ) -> Stage:
     stage = Stage(control_plane, cluster, paper_node, namespace)
     await stage.begin()
-    stage.plane.api.create(stage.path("modeldeployments", group=MODEL_API_VERSION), stage.model_body())
     return stage
 
 

@@ -1,0 +1,43 @@
+"""Shell: makes every controller stop acting, by taking the Lease of their leader, whoever holds it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
+
+_LEASES = "coordination.k8s.io/v1"
+
+
+async def take_lease(cluster: Cluster, namespace: str, name: str, holder: str, duration_s: int) -> str:
+    """Holds the lease for this long from now on, unless somebody else takes it in the same way. Returns who held it
+    before, '' if nobody did. Raises ApiError.
+    """
+    collection, path = path_of(_LEASES, "leases", namespace), path_of(_LEASES, "leases", namespace, name)
+    while True:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = {"holderIdentity": holder, "leaseDurationSeconds": duration_s, "acquireTime": now, "renewTime": now}
+        try:
+            if (lease := await _read(cluster, path)) is None:
+                await cluster.create(collection, {"metadata": {"name": name}, "spec": spec})
+                return ""
+            held: dict[str, Any] = lease.get("spec") or {}
+            before = held.get("holderIdentity") or ""
+            transitions = (held.get("leaseTransitions") or 0) + (before != holder)
+            version = {"resourceVersion": lease["metadata"]["resourceVersion"]}
+            await cluster.merge_patch(path, {"metadata": version, "spec": {**spec, "leaseTransitions": transitions}})
+            return before
+        except ApiError as error:
+            if error.status != HTTPStatus.CONFLICT:  # its holder has renewed it in between
+                raise
+
+
+async def _read(cluster: Cluster, path: str) -> dict[str, Any] | None:
+    try:
+        return await cluster.get(path)
+    except ApiError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None

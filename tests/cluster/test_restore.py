@@ -1,0 +1,129 @@
+"""`spillway restore` on a real API server."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from controller import restore as module
+from controller.adapters.kubernetes.client import Cluster
+from controller.adapters.kubernetes.election import Election
+from controller.election import Terms
+from controller.restore import RestoreOptions, restore
+from controller.settings import LeaderElection
+from controller.takeover.finalizer import FINALIZER
+from tests.cluster.harness.api import RequestError
+from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.harness.paper_node import PaperNode
+from tests.cluster.takeover_stage import SELECTOR, Stage
+from tests.kubernetes.tasks import running, until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+async def stage(
+    control_plane: ControlPlane, cluster: Cluster, paper_node: PaperNode, namespace: str, crds: None
+) -> Stage:
+    stage = Stage(control_plane, cluster, paper_node, namespace)
+    await stage.begin()
+    return stage
+
+
+def options(stage: Stage) -> RestoreOptions:
+    """This test's namespace only: others are somebody else's."""
+    here = (stage.namespace,)
+    return RestoreOptions(stage.plane.kubeconfig, stage.namespace, here, here, LeaderElection())
+
+
+async def taken(stage: Stage) -> None:
+    async with stage.taking_over() as takeover:
+        takeover.expose(f"{stage.namespace}/m", stage.exposure())
+        await until(stage.is_taken)
+
+
+async def test_everything_is_as_it_was_without_any_controller(stage: Stage) -> None:
+    before, lines = stage.snapshot(), list[str]()
+    await taken(stage)
+    async with stage.callers():
+        assert await restore(options(stage), lines.append)
+    assert lines == [f"Service {stage.key}: is as it was"]
+    assert stage.snapshot() == before
+    assert stage.finalizers() == []
+    assert stage.gaps == []
+    assert await restore(options(stage), lines.append)
+    assert lines[1:] == ["no Service is taken over"]
+
+
+async def test_a_controller_that_runs_stands_back_and_does_not_begin_anew(stage: Stage) -> None:
+    before, lines = stage.snapshot(), list[str]()
+    model = f"{stage.namespace}/m"
+    terms = Terms(duration_s=3, deadline_s=2.0, retry_s=0.2)
+    leads: list[bool] = []
+    async with stage.callers(), stage.taking_over() as takeover:
+
+        def elected(is_leader: bool) -> None:
+            leads.append(is_leader)
+            if is_leader:
+                takeover.resume()
+                takeover.expose(model, stage.exposure())
+            else:
+                takeover.pause()
+
+        takeover.pause()
+        async with running(Election(stage.cluster, stage.namespace, "spillway", "us", elected, terms=terms).run()):
+            await until(stage.is_taken)
+            assert await restore(options(stage), lines.append)
+            assert leads == [True, False]
+            assert stage.snapshot() == before
+    assert lines == ["us led; it stands back", f"Service {stage.key}: is as it was"]
+    lease = stage.plane.api.get(stage.path("leases", "spillway", "coordination.k8s.io/v1"))["spec"]
+    assert lease["leaseDurationSeconds"] == module.STAND_BACK_S
+    assert lease["leaseTransitions"] == 1
+    assert stage.gaps == []
+
+
+async def test_what_was_begun_only_is_undone_too(stage: Stage) -> None:
+    before = stage.snapshot()
+    await taken(stage)
+    # As a crash leaves it: nothing in the Service tells of it.
+    patch = {"metadata": {"annotations": {"spillway.dev/selector": None, "spillway.dev/model": None}}}
+    stage.plane.api.merge(stage.path("services", "php"), {**patch, "spec": {"selector": SELECTOR}})
+    assert await restore(options(stage), lambda line: None)
+    assert {**stage.snapshot(), "managers": None} == {**before, "managers": None}
+
+
+async def test_what_cannot_be_undone_is_named_and_its_model_kept(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WITHIN_S", 0.5)
+    lines = list[str]()
+    await taken(stage)
+    # A namespace may forbid it, by a quota or a webhook; here a policy of admission does.
+    kind = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["services"]}
+    name = f"no-change-in-{stage.namespace}"
+    group = "/apis/admissionregistration.k8s.io/v1"
+    policies, bindings = f"{group}/validatingadmissionpolicies", f"{group}/validatingadmissionpolicybindings"
+    match = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": stage.namespace}}}
+    spec = {"matchConstraints": {**match, "resourceRules": [kind]}, "validations": [{"expression": "false"}]}
+    stage.plane.api.create(policies, {"metadata": {"name": name}, "spec": spec})
+    binding = {"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": ["Deny"]}}
+    stage.plane.api.create(bindings, binding)
+    try:
+        await until(lambda: refuses_a_change(stage))
+        assert not await restore(options(stage), lines.append)
+    finally:
+        for path in (bindings, policies):
+            stage.plane.api.delete(f"{path}/{name}")
+    assert len(lines) == 1
+    assert "denied request" in lines[0]
+    assert stage.finalizers() == [FINALIZER]
+    assert stage.is_taken()
+
+
+def refuses_a_change(stage: Stage) -> bool:
+    now = datetime.now(UTC).isoformat()
+    try:
+        stage.plane.api.merge(stage.path("services", "php"), {"metadata": {"annotations": {"now": now}}})
+    except RequestError:
+        return True
+    return False
