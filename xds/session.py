@@ -53,6 +53,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from math import inf
 from typing import Any
 
 from xds.response import Encoder, Push
@@ -124,7 +125,11 @@ class Session:
         self._opening_until_s = 0.0
         self._warming: set[str] = set()
         self._draining: deque[tuple[int, float]] = deque()
-        """Of listeners: when they were removed, as a sequence, and until when they may drain. Both only grow."""
+        """Of listeners that were removed: the sequence from which on they may need what is gone, and until when they
+        drain. Both only grow.
+        """
+        self._let_go = 0
+        """No listener that the client has needs anything that is gone since this sequence or before."""
 
     def receive(self, request: Any, now_s: float) -> float | None:
         """Takes a request. Returns how long the push that it answers was under way, in seconds; None: it answers none.
@@ -147,7 +152,6 @@ class Session:
             return pushes
         settled = True
         complete = reached = sequence = self._snapshot.sequence
-        drained = self._drained(now_s)
         for lanes in self._stages:
             gate_to_make, gate_to_remove = reached, complete
             for subscription, lane in lanes:
@@ -159,7 +163,8 @@ class Session:
                 else:
                     gate = gate_to_remove if lane.removing else gate_to_make
                     if lane.removing and subscription.type_url in DRAINED:
-                        gate = min(gate, drained)
+                        self._let_go = max(self._let_go, gate)
+                        gate = min(gate, self._drained(now_s))
                     if push := self._advance(subscription, lane, gate, now_s):
                         pushes.append(push)
                 complete = min(complete, lane.complete)
@@ -238,7 +243,7 @@ class Session:
         subscription.error = error
         subscription.ack_s = now_s - flight.sent_at_s
         if flight.lane.removing and subscription.type_url == LISTENER:
-            self._drain(min(map(subscription.log.removal_of, flight.names)), now_s + DRAIN_S)
+            self._draining[-1] = (self._draining[-1][0], now_s + DRAIN_S)
         if error is not None:
             names = frozenset(flight.names)  # what is new in it; state of the world lists the rest too
             suspects = tuple(each for each in flight.push.resources if each.name in names)
@@ -316,15 +321,13 @@ class Session:
         subscription.answer_due = False
         if subscription.type_url == CLUSTER and not flight.lane.removing:
             self._owe_endpoints(flight.names)
-
-    def _drain(self, removed_at: int, until_s: float) -> None:
-        """Listeners removed at this sequence (0: nobody knows when) have until then, and later ones not less."""
-        while self._draining and self._draining[-1][0] >= removed_at:
-            self._draining.pop()
-        self._draining.append((removed_at, until_s))
+        if subscription.type_url == LISTENER and flight.lane.removing:
+            while self._draining and self._draining[-1][0] > self._let_go:
+                self._draining.pop()
+            self._draining.append((self._let_go + 1, inf))
 
     def _drained(self, now_s: float) -> int:
-        """The sequence through which no removed listener has callers left."""
+        """The sequence through which no removed listener needs what is gone."""
         while self._draining and self._draining[0][1] <= now_s:
             self._draining.popleft()
         return self._draining[0][0] - 1 if self._draining else self._snapshot.sequence

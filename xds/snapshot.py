@@ -158,11 +158,6 @@ class Log:
         entry = self._gone.get(name)
         return entry is not None and entry.sequence > position
 
-    def removal_of(self, name: str) -> int:
-        """When the resource of that name was removed; 0 if nothing is known of it."""
-        entry = self._gone.get(name)
-        return entry.sequence if entry else 0
-
     @property
     def tombstones(self) -> int:
         """How many there are."""

@@ -370,6 +370,21 @@ def test_listeners_that_go_one_after_the_other_are_each_waited_for_and_no_longer
     assert client.settles() == [{"CDS": ["-b"]}]
 
 
+def test_a_listener_drains_with_what_its_client_had_although_it_changed_before_it_went() -> None:
+    world = World(A, word(LISTENER, "l", 1, A.key))
+    client = DeltaClient(world)
+    client.says(CLUSTER)
+    client.says(LISTENER)
+    client.settles()
+    world.has(B, word(LISTENER, "l", 2, B.key), gone=[A.key])
+    assert client.hears() == {"CDS": ["b=1"]}
+    world.has(gone=[(LISTENER, "l")])
+    client.acks(CLUSTER)
+    assert client.settles() == [{"LDS": ["-l"]}], "its callers are still at a"
+    client.waits(DRAIN_S)
+    assert client.settles() == [{"CDS": ["-a"]}]
+
+
 def test_a_listener_that_went_while_its_client_was_away_drains_as_well() -> None:
     world, _ = serving_at_a_listener()
     known = {type_url: dict(world.snapshot.logs[type_url].versions) for type_url in (CLUSTER, LISTENER)}
