@@ -347,7 +347,7 @@ def test_a_values_file_of_beamlits_is_taken(tmp_path: Path) -> None:
         ("gateway.replicas=-1", "gateway/replicas"),
         ("gateway.service.type=Loadbalancer", "gateway/service/type"),
         ("controllerManager.manager.image.pullPolicy=never", "pullPolicy"),
-        ("gateway.image.tag=1.40", "gateway/image/tag"),  # a number, which would become 1.4
+        ("gateway.image.tag=2", "gateway/image/tag"),
         ("xds.port=70000", "xds/port"),
         ("config.metricsAddr=8080", "config/metricsAddr"),
         ("allowedNamespaces=default", "allowedNamespaces"),
