@@ -8,7 +8,7 @@ rounded, so that a metric that trembles is not written for ever. No secret can a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 from controller.api import ModelDeployment
 from controller.metrics import Unknown, target_of
@@ -21,21 +21,29 @@ METRIC_FIELDS = frozenset({"currentMetrics", "metric"})
 """What may change with every sample."""
 
 
-def document(record: Record, conditions: Iterable[Condition], before: Json, workspace: str | None, now: float) -> Json:
-    """The whole status. `before`: the last one, whose times of transition still count. `now`: seconds since the
-    epoch.
-    """
+@dataclass(frozen=True, slots=True)
+class Times:
+    """In the API server's form: now, and since when the model is in its state."""
+
+    now: str
+    since: str
+
+
+def document(
+    record: Record, conditions: Iterable[Condition], before: Json, workspace: str | None, times: Times
+) -> Json:
+    """The whole status. `before`: the last one, whose times of transition still count."""
     decision, spec = record.decision, record.spec.spec
     metric_service = spec.metric_service_ref
     top = max(record.gauges, key=lambda gauge: gauge.ratio or 0.0, default=None)
     percent = decision.share_ppm / 10_000
     shown: Mapping[str, object] = {
         "observedGeneration": record.wanted.metadata.generation,
-        "conditions": dated(conditions, before, now),
+        "conditions": dated(conditions, before, times.now),
         "state": str(decision.state),
         "share": f"{percent:.3g}%",
         "percentage": round(percent, 2),
-        "since": time_text(decision.since_s),
+        "since": times.since,
         "reason": str(decision.reason),
         "message": decision.sentence,
         "metric": f"{top.name}: {_value(top)}" if top else None,
@@ -53,12 +61,12 @@ def document(record: Record, conditions: Iterable[Condition], before: Json, work
     return {name: value for name, value in shown.items() if value is not None}
 
 
-def refused_document(conditions: Iterable[Condition], before: Json, now: float) -> Json:
+def refused_document(conditions: Iterable[Condition], before: Json, now: str) -> Json:
     """The status of one that was never usable."""
     return {"conditions": dated(conditions, before, now)}
 
 
-def dated(conditions: Iterable[Condition], before: Json, now: float) -> list[Json]:
+def dated(conditions: Iterable[Condition], before: Json, now: str) -> list[Json]:
     """With the time at which each status last changed."""
     stored = before.get("conditions")
     known = {each["type"]: each for each in stored if isinstance(each, Mapping)} if isinstance(stored, list) else {}
@@ -72,7 +80,7 @@ def dated(conditions: Iterable[Condition], before: Json, now: float) -> list[Jso
                 "status": condition.status,
                 "reason": condition.reason,
                 "message": condition.message,
-                "lastTransitionTime": last.get("lastTransitionTime") if same else time_text(now),
+                "lastTransitionTime": last.get("lastTransitionTime") if same else now,
                 **({"observedGeneration": g} if (g := condition.observedGeneration) is not None else {}),
             }
         )
@@ -88,11 +96,6 @@ def saved_of(status: Mapping[str, object]) -> Mapping[str, object] | None:
 def order_of(model: ModelDeployment) -> tuple[str, str]:
     """Who of two models that want the same comes first: the older one, in every replica."""
     return model.metadata.creation_timestamp or "", model.key
-
-
-def time_text(at_s: float) -> str:
-    """Kubernetes' form of a time, which has no fractions."""
-    return datetime.fromtimestamp(int(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _metric(gauge: Gauge) -> Json:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Protocol
 
 from controller.adapters.kubernetes.source import Seen
 from controller.engine import Engine
 from controller.events import Kind
-from controller.kube_status import METRIC_FIELDS, Json, document, refused_document
+from controller.kube_status import METRIC_FIELDS, Json, Times, document, refused_document
 from controller.status import conditions, refused_conditions
 
 EVERY_S = 0.25
@@ -87,8 +88,14 @@ class Reporter:
         refused = engine.refused.get((Kind.MODEL_DEPLOYMENT, key))
         if record := engine.records.get(key):
             found = conditions(record, refused, engine.gateways.connected, now)
-            return document(record, found, before, self._workspace, now)
-        return refused_document(refused_conditions(refused), before, now) if refused else None
+            times = Times(time_text(now), time_text(record.decision.since_s))
+            return document(record, found, before, self._workspace, times)
+        return refused_document(refused_conditions(refused), before, time_text(now)) if refused else None
+
+
+def time_text(at_s: float) -> str:
+    """Kubernetes' form of a time, which has no fractions."""
+    return datetime.fromtimestamp(int(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _without_metrics(status: Json) -> Json:
