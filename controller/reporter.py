@@ -26,7 +26,9 @@ class Writer(Protocol):
 
 
 class Reporter:
-    """`models`: those that exist, by key. `workspace`: what $workspace stands for, None: the model's namespace."""
+    """`models`: those that exist, by key. `workspace`: what $workspace stands for, None: the model's namespace. At first
+    it is paused.
+    """
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class Reporter:
         self._writer = writer
         self._workspace = workspace
         self._clock = clock
+        self._paused = True
         self._marked: set[str] = set()
         self._written: dict[str, tuple[str, Json, float]] = {}
         """Per key the uid, the last status, and when it was handed on."""
@@ -49,10 +52,15 @@ class Reporter:
         """Something about these models may have changed."""
         self._marked.update(keys)
 
-    def mark_all(self) -> None:
-        """Whatever others wrote meanwhile is not known."""
+    def resume(self) -> None:
+        """Reports from now on; what others wrote meanwhile is not known."""
+        self._paused = False
         self._written.clear()
         self._marked.update(self._models)
+
+    def pause(self) -> None:
+        """Reports nothing from now on."""
+        self._paused = True
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -62,6 +70,8 @@ class Reporter:
 
     def report(self) -> None:
         """Hands on what is new of the models that are marked."""
+        if self._paused:
+            return
         now = self._clock()
         marked, self._marked = self._marked, set()
         for key in marked:
