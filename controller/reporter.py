@@ -26,7 +26,7 @@ class Writer(Protocol):
 
 
 class Reporter:
-    """`models`: those that exist, by key. `workspace`: what $workspace stands for, None: the model's namespace. At first
+    """`models`: those that exist, by key. `workspace`: what $workspace stands for, None: a model's namespace. At first
     it is paused.
     """
 
