@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -94,6 +95,11 @@ def path_of(group_version: str, plural: str, namespace: str = "", name: str = ""
     root = "apis" if "/" in group_version else "api"
     parts = [root, group_version, *(("namespaces", quote(namespace)) if namespace else ()), plural]
     return "/" + "/".join([*parts, *(quote(part) for part in (name, subresource) if part)])
+
+
+def micro_time(at_s: float) -> str:
+    """Kubernetes' MicroTime: that of Leases and Events."""
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Cluster:

@@ -11,12 +11,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
 from controller.adapters.host import steady_clock
-from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
+from controller.adapters.kubernetes.client import ApiError, Cluster, micro_time, path_of
 from controller.election import NOBODY, Candidate, Lease, Terms
 
 TERMS = Terms()
@@ -91,7 +90,7 @@ class Election:
     async def _try(self) -> None:
         lease = await self._read()
         self._learn(lease.holder if lease else NOBODY)
-        claim = self._candidate.claim(lease, self._clock(), _text(self._clock()))
+        claim = self._candidate.claim(lease, self._clock(), micro_time(self._clock()))
         if claim is None:
             self._announce(leads=False)
             return
@@ -112,7 +111,7 @@ class Election:
         self._announce(leads=self._candidate.leads(self._clock()))
 
     async def _release(self) -> None:
-        lease = self._candidate.release(_text(self._clock()))
+        lease = self._candidate.release(micro_time(self._clock()))
         if lease is None:
             return
         try:
@@ -179,8 +178,3 @@ def _spec(lease: Lease) -> dict[str, Any]:
         "acquireTime": lease.acquired or None,
         "renewTime": lease.renewed,
     }
-
-
-def _text(time_s: float) -> str:
-    """Kubernetes' MicroTime."""
-    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
