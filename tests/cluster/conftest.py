@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
     if ours and not config.option.collectonly:
         capture = config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled():
-            build_missing()
+        with capture.global_and_fixture_disabled(), suppress(subprocess.CalledProcessError):
+            build_missing()  # what fails says why, and is found missing by the test that needs it
 
 
 @pytest.fixture(scope="session")

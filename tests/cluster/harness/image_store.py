@@ -20,6 +20,7 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+OPEN_TO_ALL = "tmp"  # the folder of an image where every user may write
 
 Files = Mapping[str, Path | bytes]  # absolute path in the image -> a file here, or its contents
 
@@ -101,7 +102,7 @@ def _add(tar: tarfile.TarFile, files: Files) -> None:
     folders = {str(parent) for name in files for parent in PurePosixPath(name).parents}
     for folder in sorted(folders - {"/"}):
         entry = tarfile.TarInfo(folder.lstrip("/"))
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == "/" + "tmp" else 0o755
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o1777 if folder == f"/{OPEN_TO_ALL}" else 0o755
         tar.addfile(entry)
     for name, source in sorted(files.items()):
         entry = tarfile.TarInfo(name.lstrip("/"))

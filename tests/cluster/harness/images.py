@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.cluster.harness.image_store import Blob, Files, ImageStore
+from tests.cluster.harness.image_store import OPEN_TO_ALL, Blob, Files, ImageStore
 from tests.cluster.harness.programs import go, program
 from tests.support.binaries import CACHE, envoy_path, missing
 
@@ -32,7 +32,11 @@ _MODEL_SERVER_SOURCE = Path(__file__).parent / "model_server"
 _NOBODY = "65532:65532"
 _BURN = "20ms"  # about what a request costs hpa-example
 _UNUSED = re.compile(r"(test|tests|idlelib|tkinter|turtledemo|lib2to3|ensurepip|site-packages|config-[^/]+)/")
-_SCRATCH: Files = {"/tmp/.keep": b"", "/etc/passwd": b"nobody:x:65532:65532::/:\n", "/etc/group": b"nobody:x:65532:\n"}
+_SCRATCH: Files = {
+    f"/{OPEN_TO_ALL}/.keep": b"",
+    "/etc/passwd": b"nobody:x:65532:65532::/:\n",
+    "/etc/group": b"nobody:x:65532:\n",
+}
 
 
 def make_all(tags: Path) -> ImageStore:

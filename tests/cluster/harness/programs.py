@@ -19,23 +19,29 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from tests.support.binaries import CACHE, missing
 
 MODULES = Path(__file__).parent / "modules"
 _FOLDER = CACHE / "cluster"
 _DEBIAN = CACHE / "debian"
 _GO = Path("/usr/local/go/bin/go")
-_KUBERNETES_STAMP = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
+_CLIENT_GO = "k8s.io/client-go/pkg/version"
+_HELM = "helm.sh/helm/v3"
+_METRICS_SERVER = "sigs.k8s.io/metrics-server"
 
 
 @dataclass(frozen=True)
 class Program:
-    """`module`: its folder in modules/. `package`: what Go builds. `stamp`: the variables that hold its version.
-    `version_arguments`: make it print its version; without them any version is taken.
+    """`module`: its folder in modules/. `required`: the Go module there whose version is this program's. `package`: what
+    Go builds, as seen from that folder. `stamp`: the variables that hold its version. `version_arguments`: make it print
+    its version; without them any version is taken.
     """
 
     name: str
     module: str
+    required: str
     package: str
     stamp: tuple[str, ...] = ()
     version_arguments: tuple[str, ...] = ()
@@ -43,11 +49,10 @@ class Program:
     @property
     def version(self) -> str:
         """As pinned: '1.33.13'."""
-        required = (MODULES / self.module / "go.mod").read_text()
-        path = self.package.partition("/cmd/")[0]
-        if found := re.search(rf"^(?:require |\t){re.escape(path)} v(\S+)(?: // indirect)?$", required, re.MULTILINE):
-            return found[1]
-        raise LookupError(f"modules/{self.module}/go.mod does not require {path}")
+        pins = (MODULES / self.module / "go.mod").read_text()
+        if pinned := re.search(rf"^(?:require |\t){re.escape(self.required)} v(\S+)", pins, re.MULTILINE):
+            return pinned[1]
+        raise LookupError(f"modules/{self.module}/go.mod does not require {self.required}")
 
     @property
     def built(self) -> Path:
@@ -56,8 +61,13 @@ class Program:
 
 
 def _kubernetes(name: str, *version_arguments: str) -> Program:
-    package = f"k8s.io/kubernetes/cmd/{name}"
-    return Program(name, "kubernetes", package, _KUBERNETES_STAMP, version_arguments or ("--version",))
+    required = "k8s.io/kubernetes"
+    stamp = (f"{_CLIENT_GO}.gitVersion", "k8s.io/component-base/version.gitVersion")
+    return Program(name, "kubernetes", required, f"{required}/cmd/{name}", stamp, version_arguments or ("--version",))
+
+
+def _alone(name: str, required: str, package: str, stamp: str = "", *version_arguments: str) -> Program:
+    return Program(name, name, required, package, (stamp,) if stamp else (), version_arguments)
 
 
 PROGRAMS: Mapping[str, Program] = {
@@ -69,11 +79,9 @@ PROGRAMS: Mapping[str, Program] = {
         _kubernetes("kube-scheduler"),
         _kubernetes("kubelet"),
         _kubernetes("kube-proxy"),
-        Program(
-            "helm", "helm", "helm.sh/helm/v3/cmd/helm", ("helm.sh/helm/v3/internal/version.version",), ("version",)
-        ),
-        Program("metrics-server", "metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server"),
-        Program("coredns", "coredns", "github.com/coredns/coredns"),
+        _alone("helm", _HELM, f"{_HELM}/cmd/helm", f"{_HELM}/internal/version.version", "version"),
+        _alone("metrics-server", _METRICS_SERVER, f"{_METRICS_SERVER}/cmd/metrics-server", f"{_CLIENT_GO}.gitVersion"),
+        _alone("coredns", "github.com/coredns/coredns", "."),
     )
 }
 DEBIAN_PROGRAMS = {
@@ -98,14 +106,13 @@ def program(name: str) -> Path:
     return path
 
 
-@cache
 def found(wanted: Program) -> Path | None:
-    """Raises ValueError for a folder in $SPILLWAY_KUBE_BIN that has another version."""
+    """None: nowhere. Raises UsageError for a folder in $SPILLWAY_KUBE_BIN that has another version."""
     if named := os.environ.get("SPILLWAY_KUBE_BIN"):
         path = Path(named) / wanted.name
         if path.exists():
             if not _is_of_version(path, wanted):
-                raise ValueError(f"SPILLWAY_KUBE_BIN: {path} is not the same minor version as {wanted.version}")
+                raise pytest.UsageError(f"SPILLWAY_KUBE_BIN: {path} is not of the minor version of {wanted.version}")
             return path
     on_path = shutil.which(wanted.name)
     if on_path and _is_of_version(Path(on_path), wanted):
@@ -123,20 +130,21 @@ def cni_plugins() -> Path:
 
 
 def build_missing() -> None:
-    """Builds what is nowhere, where there is Go; one run at a time."""
-    if not (compiler := go()) or all(found(each) for each in PROGRAMS.values()):
+    """Builds what is nowhere, where there is Go; one run at a time. Raises CalledProcessError."""
+    if all(found(each) for each in PROGRAMS.values()):
+        return
+    if not (compiler := go()):
+        _say("Go is not here to build Kubernetes with. Tests that need it are skipped.")
         return
     _FOLDER.mkdir(parents=True, exist_ok=True)
     with (_FOLDER / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        found.cache_clear()  # another run may have built them meanwhile
         wanted = [each for each in PROGRAMS.values() if not found(each)]
         for number, each in enumerate(wanted, 1):
             _say(f"Building {each.name} {each.version} ({number} of {len(wanted)}; kept in {_FOLDER.name})")
             start_s = time.monotonic()
             _build(compiler, each)
             _say(f"  took {time.monotonic() - start_s:.0f} s")
-    found.cache_clear()
 
 
 def _build(compiler: Path, wanted: Program) -> None:
@@ -158,6 +166,7 @@ def go() -> Path | None:
     return Path(on_path) if on_path else _GO if _GO.exists() else None
 
 
+@cache
 def _is_of_version(path: Path, wanted: Program) -> bool:
     """Whether a program says that it is of the pinned minor version."""
     if not wanted.version_arguments:
