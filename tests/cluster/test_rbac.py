@@ -10,10 +10,10 @@ import yaml
 
 from tests.cluster.harness.api import Api
 from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.rights import ACCOUNT, grant, revoke_cluster_wide
 from tests.support import chart
 from tests.support.chart import CHART, Json
 
-ACCOUNT = "sw-spillway-controller"
 MODELS, REFERENCES, OWN, GATEWAY = "models", "references", "own", "gateway"
 
 
@@ -27,8 +27,8 @@ class Right(NamedTuple):
 
 NEEDED = {
     MODELS: {
-        "models are read": "deployment.beamlit.com modeldeployments get list watch",
-        "a finalizer is put on": "deployment.beamlit.com modeldeployments patch",
+        "models are read": "deployment.beamlit.com modeldeployments list watch",
+        "a finalizer is put on": "deployment.beamlit.com modeldeployments get patch",
         "the status is applied": "deployment.beamlit.com modeldeployments/status patch",
         "an Event is recorded, and counted up": "- events create patch",
     },
@@ -41,7 +41,7 @@ NEEDED = {
         "Services are read": "- services get list watch",
         "a shadow is applied, a selector patched": "- services create patch",
         "a shadow is deleted": "- services delete",
-        "slices are read": "discovery.k8s.io endpointslices get list watch",
+        "slices are read": "discovery.k8s.io endpointslices list watch",
         "slices are applied": "discovery.k8s.io endpointslices create patch",
         "stale slices are deleted": "discovery.k8s.io endpointslices delete",
         "names of Endpoints are read": "- endpoints get list watch",
@@ -52,7 +52,11 @@ NEEDED = {
         "a custom metric is read": "custom.metrics.k8s.io * get",
         "an external metric is read": "external.metrics.k8s.io * list",
     },
-    OWN: {"a leader is elected": "coordination.k8s.io leases get create patch"},
+    OWN: {
+        "a leader is elected": "coordination.k8s.io leases get create patch",
+        "what replicas tell each other is read": "coordination.k8s.io leases list watch",
+        "a replica's Lease is deleted": "coordination.k8s.io leases delete",
+    },
     GATEWAY: {"gateway Pods are found": "discovery.k8s.io endpointslices list watch"},
 }
 DENIED = [
@@ -61,6 +65,7 @@ DENIED = [
     "- secrets patch",
     "- secrets delete",
     "- services update",
+    "discovery.k8s.io endpointslices update",
     "- services deletecollection",
     "- pods get",
     "- pods create",
@@ -85,7 +90,7 @@ DENIED = [
     "rbac.authorization.k8s.io roles create",
     "rbac.authorization.k8s.io rolebindings create",
     "networking.k8s.io networkpolicies delete",
-    "coordination.k8s.io leases delete",
+    "coordination.k8s.io leases update",
     "metrics.k8s.io nodes list",
 ]
 CLUSTER_WIDE_DENIED = ["- nodes list", "- nodes/proxy get", "- namespaces list", "- persistentvolumes list"]
@@ -147,16 +152,12 @@ def place(control_plane: ControlPlane, namespace: str) -> Iterator[Place]:
     yield Place(namespace, *further)
     for name in further:
         control_plane.api.delete(f"/api/v1/namespaces/{name}")
-    control_plane.kubectl("delete", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/name=spillway")
+    revoke_cluster_wide(control_plane)
 
 
-def grant(control_plane: ControlPlane, place: Place, *arguments: str) -> Account:
-    """The account, with the chart's rights and nothing else of the chart."""
-    kinds = {"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "ServiceAccount"}
-    made = [each for each in chart.objects(*arguments, namespace=place.own) if each["kind"] in kinds]
-    for each in made:
-        each["metadata"].setdefault("namespace", place.own)  # as Helm does it
-    control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(made))
+def account(control_plane: ControlPlane, place: Place, *arguments: str) -> Account:
+    """The controller's, with the chart's rights."""
+    grant(control_plane, place.own, *arguments)
     return Account(control_plane.api, place.own)
 
 
@@ -183,54 +184,54 @@ def test_each_right_comes_with_its_reason() -> None:
 
 
 def test_with_named_namespaces_it_has_rights_there_and_nowhere_else(control_plane: ControlPlane, place: Place) -> None:
-    account = grant(
+    controller = account(
         control_plane,
         place,
         *("--set", f"config.namespaces={place.models}", "--set", f"config.referenceNamespaces={{{place.referred}}}"),
     )
-    assert account.refused(needed(MODELS) | needed(REFERENCES), place.models) == set()
-    assert account.refused(needed(REFERENCES), place.referred) == set()
-    assert account.refused(needed(OWN) | needed(GATEWAY), place.own) == set()
+    assert controller.refused(needed(MODELS) | needed(REFERENCES), place.models) == set()
+    assert controller.refused(needed(REFERENCES), place.referred) == set()
+    assert controller.refused(needed(OWN) | needed(GATEWAY), place.own) == set()
 
     everything = {right for scope in NEEDED for right in needed(scope)}
-    assert account.allowed(everything, place.other) == set()
-    assert account.allowed(everything) == set()
-    assert account.allowed(needed(MODELS), place.referred) == set()
-    assert account.allowed(everything - needed(OWN) - needed(GATEWAY), place.own) == set()
-    assert account.allowed(needed(OWN), place.models) == set()
+    assert controller.allowed(everything, place.other) == set()
+    assert controller.allowed(everything) == set()
+    assert controller.allowed(needed(MODELS), place.referred) == set()
+    assert controller.allowed(everything - needed(OWN) - needed(GATEWAY), place.own) == set()
+    assert controller.allowed(needed(OWN), place.models) == set()
 
 
 def test_with_all_namespaces_it_has_rights_in_each_but_for_leases(control_plane: ControlPlane, place: Place) -> None:
-    account = grant(control_plane, place, "--set", "config.namespaces=")
-    assert account.refused(needed(MODELS) | needed(REFERENCES)) == set()
-    assert account.refused(needed(OWN), place.own) == set()
-    assert account.allowed(needed(OWN), place.other) == set()
+    controller = account(control_plane, place, "--set", "config.namespaces=")
+    assert controller.refused(needed(MODELS) | needed(REFERENCES)) == set()
+    assert controller.refused(needed(OWN), place.own) == set()
+    assert controller.allowed(needed(OWN), place.other) == set()
 
 
 @pytest.mark.parametrize("everywhere", [False, True], ids=["in-some-namespaces", "in-all-namespaces"])
 def test_what_it_has_no_business_with_is_denied(control_plane: ControlPlane, place: Place, everywhere: bool) -> None:
-    account = grant(control_plane, place, "--set", f"config.namespaces={'' if everywhere else place.models}")
+    controller = account(control_plane, place, "--set", f"config.namespaces={'' if everywhere else place.models}")
     unwanted = {right for text in DENIED for right in rights(text)}
     for each in place:
-        assert account.allowed(unwanted, each) == set()
-    assert account.allowed({right for text in CLUSTER_WIDE_DENIED for right in rights(text)}) == set()
+        assert controller.allowed(unwanted, each) == set()
+    assert controller.allowed({right for text in CLUSTER_WIDE_DENIED for right in rights(text)}) == set()
 
 
 def test_references_to_all_namespaces_do_not_widen_whose_models_are_served(
     control_plane: ControlPlane, place: Place
 ) -> None:
     arguments = "--set", f"config.namespaces={place.models}", "--set", "config.referenceNamespaces={*}"
-    account = grant(control_plane, place, *arguments)
-    assert account.refused(needed(REFERENCES), place.other) == set()
-    assert account.allowed(needed(MODELS), place.other) == set()
+    controller = account(control_plane, place, *arguments)
+    assert controller.refused(needed(REFERENCES), place.other) == set()
+    assert controller.allowed(needed(MODELS), place.other) == set()
 
 
 def test_the_gateways_account_has_no_rights_and_no_token() -> None:
     made = chart.objects()
-    (account,) = (
+    (gateway,) = (
         each for each in made if each["metadata"]["name"] == "sw-spillway-gateway" and each["kind"] == "ServiceAccount"
     )
-    assert account["automountServiceAccountToken"] is False
+    assert gateway["automountServiceAccountToken"] is False
     assert bound(made) == {ACCOUNT}
 
 
