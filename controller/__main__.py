@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import json
 import os
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -31,6 +32,8 @@ LISTEN = "127.0.0.1:8080"
 XDS = "127.0.0.1:18000"
 ADMIN = "127.0.0.1:18001"
 ENVOY_ADMIN = "127.0.0.1:9901"
+METRICS = ":8080"
+PROBES = ":8081"
 SIMULATED = Settings(metric_informer=MetricInformer(type=Source.PROMETHEUS))
 """What a simulation takes for granted that is given no config file."""
 
@@ -38,7 +41,14 @@ SIMULATED = Settings(metric_informer=MetricInformer(type=Source.PROMETHEUS))
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a subcommand. Returns the exit status: 0, 1 for a problem found, 2 for a wrong call."""
     options = _parser().parse_args(arguments)
-    commands = {"run": _run, "validate": _validate, "status": _status, "simulate": _simulate, "demo": _demo}
+    commands = {
+        "run": _run,
+        "controller": _controller,
+        "validate": _validate,
+        "status": _status,
+        "simulate": _simulate,
+        "demo": _demo,
+    }
     return commands[options.command](options)
 
 
@@ -55,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"spillway {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands.add_parser("run", help="serve the models of a directory of manifests, without a cluster"))
+    _add_controller(commands.add_parser("controller", help="serve the models of a Kubernetes cluster"))
     check = commands.add_parser("validate", help="find every problem in a directory of manifests")
     check.add_argument("directory", type=Path, metavar="DIR")
     check.add_argument("--config", type=Path, help="config.yaml or config.json, for its default remote")
@@ -80,8 +91,25 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--state-dir", type=Path, help="what survives a restart (default: below $XDG_STATE_HOME, by DIR)")
     add("--ready-file", type=Path, help="written with the addresses, as JSON, once traffic is served")
     add("--drain-seconds", type=float, default=10.0, help="time for requests in flight when stopping (%(default)s)")
-    add("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    add("--log-format", choices=("text", "json"), default="text" if sys.stderr.isatty() else "json")
+    _add_logging(parser)
+
+
+def _add_controller(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--config", type=Path, help="config.yaml or config.json")
+    add("--kubeconfig", type=Path, help="how to reach the cluster (default: the pod's own account, or as kubectl does)")
+    add("--xds", type=address, default=":18000", metavar="HOST:PORT", help="xDS for gateways (%(default)s)")
+    add("--admin", type=address, default=ADMIN, metavar="HOST:PORT", help=f"status, metrics and health ({ADMIN})")
+    add("--ready-file", type=Path, help="written with the addresses, as JSON, once gateways can connect")
+    identity = os.environ.get("POD_NAME") or socket.gethostname()
+    add("--identity", default=identity, help="this replica's name: $POD_NAME, or the host's")
+    _add_logging(parser)
+
+
+def _add_logging(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    default = "text" if sys.stderr.isatty() else "json"
+    parser.add_argument("--log-format", choices=("text", "json"), default=default)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -103,6 +131,36 @@ def _run(options: argparse.Namespace) -> int:
     except (SettingsError, ManifestError, StartError, EnvoyError) as error:
         return _fail(str(error))
     return 0
+
+
+def _controller(options: argparse.Namespace) -> int:
+    # Without a cluster nobody needs what talks to one.
+    from controller.cluster import ControllerOptions
+    from controller.cluster import run as run_controller
+
+    configure_logging(options.log_level, options.log_format)
+    try:
+        settings = _settings(options.config)
+        controller_options = ControllerOptions(
+            kubeconfig=options.kubeconfig,
+            xds=options.xds,
+            admin=options.admin,
+            metrics=_setting_address("metricsAddr", settings.metrics_addr or METRICS),
+            probe=_setting_address("probeAddr", settings.probe_addr or PROBES),
+            identity=options.identity,
+            ready_file=options.ready_file,
+        )
+        asyncio.run(run_controller(controller_options, settings))
+    except (SettingsError, StartError) as error:
+        return _fail(str(error))
+    return 0
+
+
+def _setting_address(name: str, text: str) -> tuple[str, int]:
+    try:
+        return address(text)
+    except argparse.ArgumentTypeError as error:
+        raise SettingsError(f"{name}: {error}") from None
 
 
 def _settings(file: Path | None) -> Settings:

@@ -21,6 +21,8 @@ from tests.cluster.harness.paper_node import PaperNode
 from tests.cluster.harness.programs import build_missing
 
 CRDS = Path(__file__).parents[2] / "helm/spillway/crds"
+MODELS = "/apis/deployment.beamlit.com/v1alpha1/modeldeployments"
+POLICIES = "/apis/authorization.beamlit.com/v1alpha1/policies"
 _names = (f"test-{number}" for number in itertools.count(1))
 _TIMEOUT_S = 300  # the first test of a session also waits for the control plane, or the node, to start
 
@@ -48,7 +50,7 @@ def control_plane() -> Iterator[ControlPlane]:
 def crds(control_plane: ControlPlane) -> None:
     """The custom resources, as the chart installs them."""
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRDS))
+    wait_until(lambda: all(map(control_plane.api.serves, (MODELS, POLICIES))), 60, "the custom resources are served")
 
 
 @pytest_asyncio.fixture

@@ -1,0 +1,242 @@
+"""`spillway controller` as users run it, beside a real control plane, with real Envoys as its gateways.
+
+The gateways are processes on this machine; in the cluster each is a pod on paper with the same name. Models have pods
+on paper too, so nobody answers at their addresses: requests that should be served locally are not what is tried here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.harness.control_plane import ControlPlane
+from tests.cluster.harness.paper_node import PaperNode
+from tests.support import envoy
+from tests.support.stack import eventually
+
+Json = dict[str, Any]
+ROOT = Path(__file__).parents[2]
+GATEWAY = "spillway-gateway"
+_BIND_WITHIN_S = 60
+
+
+@dataclass
+class Replica:
+    """One controller process. `addresses`: xds, admin as host:port, once it serves."""
+
+    identity: str
+    process: subprocess.Popen[bytes]
+    directory: Path
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def log(self) -> str:
+        return (self.directory / f"{self.identity}.log").read_text()
+
+    def status(self) -> Json:
+        with urllib.request.urlopen(f"http://{self.addresses['admin']}/status", timeout=10) as answer:
+            decoded: Json = json.load(answer)
+            return decoded
+
+    @property
+    def leads(self) -> bool:
+        return bool(self.status()["replica"]["leader"] == self.identity)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+
+class Operator:
+    """Controllers and gateways of one namespace, which is also the one that the models are in."""
+
+    def __init__(self, control_plane: ControlPlane, paper_node: PaperNode, namespace: str, directory: Path) -> None:
+        self.api = control_plane.api
+        self.control_plane = control_plane
+        self.node = paper_node
+        self.namespace = namespace
+        self.directory = directory
+        self.replicas: list[Replica] = []
+        self._stack = AsyncExitStack()
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        for replica in self.replicas:
+            if replica.process.poll() is None:
+                replica.kill()
+
+    async def start(self, identity: str = "controller-1", **settings: Any) -> Replica:
+        """Starts a controller and waits until gateways can connect to it."""
+        config = {
+            "namespaces": self.namespace,
+            "metricsAddr": "127.0.0.1:0",
+            "probeAddr": "127.0.0.1:0",
+            "proxyService": {"namespace": self.namespace, "name": GATEWAY},
+            "gateway": {"address": "127.0.0.1", "listen": _free_port(), "ports": "21000-29999"},
+            "leaderElection": {"leaseDurationSeconds": 3, "renewDeadlineSeconds": 2, "retryPeriodSeconds": 0.2},
+            "destinations": {"deny": []},
+            **settings,
+        }
+        file = self.directory / f"{identity}.yaml"
+        file.write_text(yaml.safe_dump(config))
+        ready = self.directory / f"{identity}.json"
+        ready.unlink(missing_ok=True)
+        kubeconfig = _in_namespace(self.control_plane.kubeconfig, self.namespace, self.directory)
+        command = [sys.executable, "-m", "controller", "controller", "--config", str(file), "--identity", identity]
+        command += ["--kubeconfig", str(kubeconfig), "--xds", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        command += ["--log-format", "json", "--ready-file", str(ready)]
+        with (self.directory / f"{identity}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ})
+        replica = Replica(identity, process, self.directory)
+        self.replicas.append(replica)
+
+        async def serves() -> bool:
+            assert process.poll() is None, f"the controller ended with {process.returncode}: {replica.log[-3000:]}"
+            return ready.exists()
+
+        await eventually(serves, "the controller serves")
+        replica.addresses = json.loads(ready.read_text())
+        return replica
+
+    async def gateway(self, replica: Replica, name: str = "gateway-1") -> envoy.Envoy:
+        """A gateway's pod, and the Envoy that is it."""
+        if not self.api.exists(f"{self.path('services')}/{GATEWAY}"):
+            ports = [{"name": "http", "port": 80, "targetPort": 8080}]
+            self.create("services", GATEWAY, spec={"selector": {"app": GATEWAY}, "ports": ports})
+        port = int(replica.addresses["xds"].rpartition(":")[2])
+        running = envoy.running(self.directory / name, envoy.bootstrap(port, node_id=name))
+        started = await self._stack.enter_async_context(running)
+        await started.live()
+        if not self.api.exists(f"{self.path('pods')}/{name}"):
+            self.node.run(self.namespace, name, labels={"app": GATEWAY})
+        return started
+
+    # Objects
+
+    def path(self, plural: str, group: str = "api/v1") -> str:
+        return f"/{group}/namespaces/{self.namespace}/{plural}"
+
+    def create(self, plural: str, name: str, group: str = "api/v1", **fields: Any) -> Json:
+        body = {"metadata": {"name": name, **fields.pop("metadata", {})}, **fields}
+        return self.api.create(self.path(plural, group), body)
+
+    @property
+    def models(self) -> str:
+        return self.path("modeldeployments", "apis/deployment.beamlit.com/v1alpha1")
+
+    def serve_model(self, name: str = "llama", pods: int = 1, **spec: Any) -> None:
+        """A Deployment on paper with its Service, and the ModelDeployment; `spec` goes into its offloadingConfig."""
+        labels = {"app": name}
+        container = {"name": "main", "image": "localhost/none", "ports": [{"containerPort": 8000}]}
+        template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
+        deployment = {"replicas": pods, "selector": {"matchLabels": labels}, "template": template}
+        self.create("deployments", name, "apis/apps/v1", spec=deployment)
+        self.create("services", name, spec={"selector": labels, "ports": [{"port": 80, "targetPort": 8000}]})
+        self.run_pods(name, pods)
+        self.apply_model(name, **spec)
+
+    def run_pods(self, name: str, count: int) -> None:
+        """Waits for a Deployment's pods and makes them ready."""
+        done = 0
+        for _ in range(_BIND_WITHIN_S * 20):
+            done += len(self.node.run_all(self.namespace, f"app={name}"))
+            if done >= count:
+                return
+            _sleep()
+        raise AssertionError(f"only {done} of {count} pods of {name} came")
+
+    def apply_model(self, name: str = "llama", **offloading: Any) -> None:
+        offloading.setdefault("remoteBackend", {"host": "127.0.0.1:9"})
+        spec = {
+            "model": name,
+            "modelSourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "serviceRef": {"name": name, "targetPort": 80},
+            "offloadingConfig": offloading,
+        }
+        self.api.create(
+            self.models,
+            {
+                "apiVersion": "deployment.beamlit.com/v1alpha1",
+                "kind": "ModelDeployment",
+                "metadata": {"name": name},
+                "spec": spec,
+            },
+        )
+
+    def model(self, name: str = "llama") -> Json:
+        return self.api.get(f"{self.models}/{name}")
+
+    def status(self, name: str = "llama") -> Json:
+        status: Json = self.model(name).get("status", {})
+        return status
+
+    def condition(self, type_: str, name: str = "llama") -> tuple[str, str, str]:
+        """Status, reason and message; '' while it is not there."""
+        for each in self.status(name).get("conditions", ()):
+            if each["type"] == type_:
+                return each["status"], each["reason"], each["message"]
+        return "", "", ""
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Waits until `condition` holds; what the controllers wrote is shown if it never does."""
+
+        async def holds() -> bool:
+            return bool(await asyncio.to_thread(condition))
+
+        try:
+            await eventually(holds, what)
+        except AssertionError as error:
+            logs = "\n".join(f"--- {each.identity}\n{each.log[-3000:]}" for each in self.replicas)
+            raise AssertionError(f"{error}\n{logs}") from None
+
+
+@asynccontextmanager
+async def operating(
+    control_plane: ControlPlane, paper_node: PaperNode, namespace: str, directory: Path
+) -> AsyncIterator[Operator]:
+    """An Operator without a controller yet; everything that it starts ends with it."""
+    operator = Operator(control_plane, paper_node, namespace, directory)
+    try:
+        yield operator
+    finally:
+        await operator.close()
+
+
+def _in_namespace(kubeconfig: Path, namespace: str, directory: Path) -> Path:
+    """The same cluster and user, in a namespace: where a controller's Lease is."""
+    content = yaml.safe_load(kubeconfig.read_text())
+    for context in content["contexts"]:
+        context["context"]["namespace"] = namespace
+    file = directory / "kubeconfig"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _sleep() -> None:
+    import time
+
+    time.sleep(0.05)
