@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
 import pytest
 
 from controller.adapters.kubernetes.client import Cluster
 from tests.cluster.harness.api import Api, Json, RequestError, wait_until
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.paper_node import PaperNode
+from tests.cluster.harness.slot import take_slot
 
 DEADLINE_S = 60
+ROOT = Path(__file__).parents[2]
 SERVICE = {
     "metadata": {"name": "web"},
     "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": "http"}]},
@@ -93,6 +101,43 @@ def test_a_kubeconfig_speaks_for_its_user(control_plane: ControlPlane, namespace
     assert '"jane"' in who(jane)
     assert '"readers"' in who(jane)
     assert f'"system:serviceaccount:{namespace}:default"' in who(robot)
+
+
+def test_two_runs_at_once_share_nothing() -> None:
+    with take_slot() as one, take_slot() as other:
+        assert one.number != other.number
+        (one.folder / "file").touch()
+        assert list(other.folder.iterdir()) == []
+    assert not one.folder.exists()
+
+
+KILLED_RUN = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from tests.cluster.harness.process import Process
+from tests.cluster.harness.slot import take_slot
+
+with take_slot() as slot:
+    process = Process("sleep", ["sleep", "600"], slot.folder / "log")
+    print(slot.number, slot.folder, process.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_of_a_run_that_is_killed_no_process_and_no_folder_stays() -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED_RUN], stdin=-1, stdout=-1, text=True, cwd=ROOT) as run:
+        assert run.stdout is not None
+        number, folder, pid = run.stdout.readline().split()
+        run.send_signal(signal.SIGKILL)
+    left = Path(folder) / "log"
+    assert left.exists()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), DEADLINE_S, "its process has ended")
+
+    with ExitStack() as stack:
+        for _ in range(int(number)):  # the lowest free number is taken first
+            stack.enter_context(take_slot())
+        assert not left.exists()
 
 
 def test_an_error_says_what_the_server_said(control_plane: ControlPlane, namespace: str) -> None:

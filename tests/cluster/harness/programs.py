@@ -34,9 +34,9 @@ _METRICS_SERVER = "sigs.k8s.io/metrics-server"
 
 @dataclass(frozen=True)
 class Program:
-    """`module`: its folder in modules/. `required`: the Go module there whose version is this program's. `package`: what
-    Go builds, as seen from that folder. `stamp`: the variables that hold its version. `version_arguments`: make it print
-    its version; without them any version is taken.
+    """`module`: its folder in modules/. `required`: the Go module there that has this program's version. `package`:
+    what Go builds, seen from that folder. `stamp`: the variables that hold its version. `version_arguments`: make it
+    print its version; without them any version is taken.
     """
 
     name: str
