@@ -64,7 +64,7 @@ async def restore(options: RestoreOptions, say: Callable[[str], None]) -> bool:
     cluster = await Cluster.connect(options.kubeconfig)
     try:
         await _stand_back(cluster, options, say, WORKING_S)
-        failures = [each for each in await _restore_services(cluster, options.services, say) if each.problem]
+        failures = [each for each in await _restore_services(cluster, options, say) if each.problem]
         unfinished = {model for each in failures for model in each.models}
         are_free = await _let_models_go(cluster, options.models, unfinished, say)
         await _stand_back(cluster, options, say, STAND_BACK_S)
@@ -88,7 +88,7 @@ async def _stand_back(cluster: Cluster, options: RestoreOptions, say: Callable[[
         await asyncio.sleep(2 * options.election.retry_period_seconds)
 
 
-async def _restore_services(cluster: Cluster, namespaces: Sequence[str], say: Callable[[str], None]) -> list[_Outcome]:
+async def _restore_services(cluster: Cluster, options: RestoreOptions, say: Callable[[str], None]) -> list[_Outcome]:
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def give_back(key: str) -> _Outcome:
@@ -97,7 +97,7 @@ async def _restore_services(cluster: Cluster, namespaces: Sequence[str], say: Ca
         say(f"Service {key}: {outcome.problem or 'is as it was'}")
         return outcome
 
-    keys = sorted(await _touched(cluster, namespaces))
+    keys = sorted(await _touched(cluster, options))
     if not keys:
         say("no Service is taken over")
     return await asyncio.gather(*map(give_back, keys))
@@ -109,7 +109,7 @@ async def _give_back(cluster: Cluster, key: str) -> _Outcome:
     try:
         async with asyncio.timeout(WITHIN_S):
             while (seen := await read_world(cluster, key)).is_touched:
-                models |= frozenset(models_of(seen.service))
+                models |= models_of(seen.service, seen.shadow)
                 problem = await _step(cluster, seen) or problem
                 await asyncio.sleep(_LOOK_AGAIN_S)
     except TimeoutError:
@@ -131,20 +131,25 @@ async def _step(cluster: Cluster, seen: World) -> str:
     return ""
 
 
-async def _touched(cluster: Cluster, namespaces: Sequence[str]) -> set[str]:
-    """The Services at which something of ours is."""
-    keys = set()
-    async for obj in _all(cluster, "v1", "services", namespaces):
+async def _touched(cluster: Cluster, options: RestoreOptions) -> set[str]:
+    """The Services at which something of ours is, and nothing of controllers of other namespaces' models."""
+    keys: set[str] = set()
+    others: set[str] = set()
+    async for obj in _all(cluster, "v1", "services", options.services):
         view = view_of(obj)
         if view.shadow_of is not None:
-            keys.add(f"{view.namespace}/{view.shadow_of}")
+            key = f"{view.namespace}/{view.shadow_of}"
         elif World(view).is_touched:
-            keys.add(view.key)
+            key = view.key
+        else:
+            continue
+        theirs = {model for model in models_of(view) if model.partition("/")[0] not in options.models}
+        (others if options.models and theirs else keys).add(key)
     ours = f"{MANAGED_BY_LABEL}={MANAGER}"
-    async for obj in _all(cluster, "discovery.k8s.io/v1", "endpointslices", namespaces, ours):
+    async for obj in _all(cluster, "discovery.k8s.io/v1", "endpointslices", options.services, ours):
         metadata = obj["metadata"]
         keys.add(f"{metadata['namespace']}/{metadata['labels'][SERVICE_LABEL]}")
-    return keys
+    return keys - others
 
 
 async def _let_models_go(

@@ -11,7 +11,15 @@ from typing import Any
 
 from controller.api import MODEL_API_VERSION
 from controller.events import NewService
-from controller.objects import MANAGER, SELECTOR_ANNOTATION, EndpointSlice, ServicePort, SliceEndpoint, shadow_name
+from controller.objects import (
+    MANAGER,
+    SELECTOR_ANNOTATION,
+    EndpointSlice,
+    ServicePort,
+    SliceEndpoint,
+    shadow_key,
+    shadow_name,
+)
 from controller.takeover.world import MANAGED_BY, MODEL_ANNOTATION, ServiceView, shadow_labels, slice_labels
 
 
@@ -23,10 +31,11 @@ class MakeService:
 
 @dataclass(frozen=True, slots=True)
 class PutShadow:
-    """Have the shadow of this Service collect the pods of `selector`."""
+    """Have the shadow of this Service collect the pods of `selector`. `models`: those it is there for."""
 
     service: ServiceView
     selector: Mapping[str, str]
+    models: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +98,8 @@ def request_of(action: Action) -> Request:
     match action:
         case MakeService(key, new):
             return Request("POST", _path("services", key).rpartition("/")[0], _new_service(key, new))
-        case PutShadow(service, selector):
-            name = shadow_name(service.name)
-            return Request("APPLY", _path("services", f"{service.namespace}/{name}"), _shadow(service, name, selector))
+        case PutShadow(service):
+            return Request("APPLY", _path("services", shadow_key(service.key)), _shadow(action))
         case PutSlice(service, slice_):
             return Request("APPLY", slice_path(slice_.key), _slice(service, slice_))
         case EditService(service):
@@ -154,19 +162,21 @@ def _new_service(key: str, new: NewService) -> dict[str, Any]:
     }
 
 
-def _shadow(service: ServiceView, name: str, selector: Mapping[str, str]) -> dict[str, Any]:
+def _shadow(action: PutShadow) -> dict[str, Any]:
+    service = action.service
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
-            "name": name,
+            "name": shadow_name(service.name),
             "namespace": service.namespace,
             "labels": shadow_labels(service),
+            "annotations": {MODEL_ANNOTATION: action.models},
             "ownerReferences": [_owner("v1", "Service", service.name, service.uid)],
         },
         "spec": {
             "clusterIP": "None",
-            "selector": dict(selector),
+            "selector": dict(action.selector),
             "ports": [_service_port(port) for port in service.ports],
             "ipFamilies": list(service.families),
             "ipFamilyPolicy": service.family_policy,

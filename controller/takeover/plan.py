@@ -163,8 +163,9 @@ def _stand_beside(seen: World, granted: Mapping[str, Exposure]) -> tuple[tuple[A
         return actions, None
     if shadow is not None and shadow.owners - {service.uid}:
         return (DeleteShadow(shadow.key, shadow.uid),), None
-    if shadow is None or not _follows(shadow, service, selector):
-        return (PutShadow(service, selector),), None
+    models = ",".join(granted)
+    if shadow is None or not _follows(shadow, service, selector, models):
+        return (PutShadow(service, selector, models),), None
     taken = {port: each for each in granted.values() if isinstance(port := port_of(service, each), ServicePort)}
     desired = {each.key: each for each in desired_slices(service, seen.pods, taken)}
     ours = {each.key: each for each in seen.ours}
@@ -197,9 +198,8 @@ def _give_back(seen: World) -> tuple[Action, ...]:
 def _wait_for_pods(seen: World) -> tuple[Action, ...] | None:
     """None once the Service's own slices have what its shadow's have."""
     service, shadow = _service(seen), seen.shadow
-    strays = shadow and (shadow.selector, shadow.ports) != (service.selector, service.ports)
-    if strays and seen.owns_shadow:
-        return (PutShadow(service, service.selector),)
+    if shadow and seen.owns_shadow and (shadow.selector, shadow.ports) != (service.selector, service.ports):
+        return (PutShadow(service, service.selector, shadow.models or ""),)
     return None if seen.selected and covers(seen.selected, seen.pods) else ()
 
 
@@ -221,10 +221,11 @@ def _as_made(service: ServiceView, granted: Mapping[str, Exposure]) -> tuple[Act
     return ()
 
 
-def _follows(shadow: ServiceView, service: ServiceView, selector: Mapping[str, str]) -> bool:
-    """Whether it collects the pods of the Service, as the Service itself would."""
+def _follows(shadow: ServiceView, service: ServiceView, selector: Mapping[str, str], models: str) -> bool:
+    """Whether it collects the pods of the Service, as the Service itself would, and says for whom."""
     return (
         shadow.selector == selector
+        and shadow.models == models
         and shadow.ports == service.ports
         and shadow.owners == {service.uid}
         and shadow.shadow_of == service.name

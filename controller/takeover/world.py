@@ -9,7 +9,7 @@ from typing import Any
 from controller.objects import MANAGED_BY_LABEL, MANAGER, SELECTOR_ANNOTATION, EndpointSlice, ServicePort
 
 MODEL_ANNOTATION = "spillway.dev/model"
-"""On a Service that is taken over: the models it is taken over for, '<namespace>/<name>,...'."""
+"""On a Service that is taken over, and on its shadow: the models that it is for, '<namespace>/<name>,...'."""
 MANAGED_BY = "app.kubernetes.io/managed-by"
 SHADOW_LABEL = "spillway.dev/shadow-of"
 """On a shadow, and on its slices: the name of the Service whose pods it collects."""
@@ -101,9 +101,10 @@ def managed_by(slices: Iterable[EndpointSlice], *managers: str) -> tuple[Endpoin
     return tuple(each for each in slices if each.managed_by in managers)
 
 
-def models_of(service: ServiceView | None) -> tuple[str, ...]:
-    """The models that a Service is taken over for, as it says itself."""
-    return tuple(filter(None, (service.models or "").split(","))) if service else ()
+def models_of(*services: ServiceView | None) -> frozenset[str]:
+    """The models that a Service is taken over for, as it and its shadow say."""
+    texts = (service.models or "" for service in services if service)
+    return frozenset(model for text in texts for model in text.split(",") if model)
 
 
 def view_of(obj: Mapping[str, Any]) -> ServiceView:

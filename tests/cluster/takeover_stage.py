@@ -155,9 +155,9 @@ class Stage:
     # Who takes it over
 
     @asynccontextmanager
-    async def taking_over(self) -> AsyncIterator[Takeover]:
+    async def taking_over(self, serves: Callable[[str], bool] = lambda namespace: True) -> AsyncIterator[Takeover]:
         """A controller that leads."""
-        takeover = Takeover(self.cluster, self._hear)
+        takeover = Takeover(self.cluster, self._hear, serves=serves)
         reflectors = Reflectors()
         for number, (selection, handler) in enumerate(self._watched(takeover)):
             reflectors.start(str(number), Reflector(self.cluster, selection, handler))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -92,6 +93,14 @@ async def test_what_was_begun_only_is_undone_too(stage: Stage) -> None:
     stage.plane.api.merge(stage.path("services", "php"), {**patch, "spec": {"selector": SELECTOR}})
     assert await restore(options(stage), lambda line: None)
     assert {**stage.snapshot(), "managers": None} == {**before, "managers": None}
+
+
+async def test_what_is_there_for_models_of_other_namespaces_is_left_alone(stage: Stage) -> None:
+    lines = list[str]()
+    await taken(stage)
+    assert await restore(replace(options(stage), models=("elsewhere",)), lines.append)
+    assert lines == ["no Service is taken over"]
+    assert stage.is_taken()
 
 
 async def test_what_cannot_be_undone_is_named_and_its_model_kept(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

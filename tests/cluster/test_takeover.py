@@ -216,6 +216,33 @@ async def test_a_new_leader_leaves_alone_what_it_has_not_yet_been_told_about(sta
         assert stage.reason() == ""
 
 
+async def test_a_model_that_cannot_be_used_holds_nothing_for_ever(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = stage.snapshot()
+    async with stage.taking_over() as takeover:
+        takeover.expose(f"{stage.namespace}/m", stage.exposure())
+        await until(stage.is_taken)
+    monkeypatch.setattr(takeover_module, "OPEN_S", 0.2)
+    async with stage.callers(), stage.taking_over():
+        await until(lambda: stage.reason() == RELEASED)
+        assert stage.snapshot() == before
+        assert stage.finalizers() == []
+    assert stage.gaps == []
+
+
+async def test_what_a_controller_of_other_namespaces_took_over_is_left_to_it(stage: Stage) -> None:
+    async with stage.taking_over() as takeover:
+        takeover.expose(f"{stage.namespace}/m", stage.exposure())
+        await until(stage.is_taken)
+    stage.plane.api.merge(stage.model_path(), {"metadata": {"finalizers": None}})
+    stage.plane.api.delete(stage.model_path())
+    async with stage.taking_over(serves=lambda namespace: namespace == "elsewhere") as takeover:
+        takeover.expose("elsewhere/witness", stage.exposure(service=f"{stage.namespace}/nothing"))
+        await until(lambda: "elsewhere/witness" in stage.told)
+        assert stage.is_taken()
+
+
 @pytest.mark.parametrize("gone", ["service", "nothing"])
 async def test_a_model_of_beamlit_that_is_deleted_does_not_get_stuck(stage: Stage, gone: str) -> None:
     stage.plane.api.merge(stage.model_path(), {"metadata": {"finalizers": [FINALIZER]}})

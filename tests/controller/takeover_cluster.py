@@ -86,8 +86,8 @@ class Cluster:
             case MakeService(key, new):
                 self.create(key, new.selector, writer=MANAGER)
                 self.edit(key, owners=frozenset({new.owner_uid}), ports=new.ports)
-            case PutShadow(service, selector):
-                self._put_shadow(service, selector)
+            case PutShadow():
+                self._put_shadow(action)
             case PutSlice(service, slice_):
                 self.slices[slice_.key] = slice_
                 self.owner[slice_.key] = service.uid
@@ -194,15 +194,16 @@ class Cluster:
             for address in endpoint.addresses
         }
 
-    def _put_shadow(self, service: ServiceView, selector: Mapping[str, str]) -> None:
-        known = self.services.get(SHADOW)
+    def _put_shadow(self, action: PutShadow) -> None:
+        service, known = action.service, self.services.get(SHADOW)
         self.services[SHADOW] = ServiceView(
             SHADOW,
             known.uid if known else self._next(),
             self._next(),
             service.ports,
-            selector,
+            action.selector,
             headless=True,
+            models=action.models,
             shadow_of=service.name,
             owners=frozenset({service.uid}) | (known.owners if known else frozenset()),
         )

@@ -5,7 +5,8 @@ plans do nothing. One that does more than what is safe on a watch's word (`is_ro
 server says at that moment, then followed, then made again until nothing is left to do.
 
 Only who leads acts. A new leader leaves a Service alone until the engine has said what is wanted of all models it was
-taken over for, or they do not exist any more.
+taken over for. A model that is gone wants nothing, nor does one of which nothing has been said for `OPEN_S`: it cannot
+be used, so no gateway serves it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ WORKERS = 8
 STEPS_MAX = 20
 """Of one Service in a row; more means that what is written is not what is read."""
 PACE = Pace(first_retry_s=0.25, longest_retry_s=60.0)
+OPEN_S = 30.0
+"""Longer than the engine waits for the gateways to say what they listen to."""
 TELL_AFTER = 3
 """Failures in a row that may be nothing but somebody else's edit at the same time."""
 
@@ -67,15 +70,25 @@ class _Model:
 
 
 class Takeover:
-    """Tells `emit` how far each model is. It does nothing until `resume`, which comes once all has been seen."""
+    """Tells `emit` how far each model is. It does nothing until `resume`, which comes once all has been seen.
+
+    `serves`: whether a namespace's models are ours. What was taken over for others is left to their controller.
+    """
 
     def __init__(
-        self, cluster: Cluster, emit: Callable[[Event], None], *, clock: Callable[[], float] = time.time
+        self,
+        cluster: Cluster,
+        emit: Callable[[Event], None],
+        *,
+        serves: Callable[[str], bool] = lambda namespace: True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._emit = emit
+        self._serves = serves
         self._clock = clock
         self._leads = False
+        self._open_until_s = 0.0
         self._watched = Watched()
         self._models: dict[str, _Model] = {}
         self._said: dict[str, Exposure | None] = {}
@@ -94,6 +107,7 @@ class Takeover:
     def resume(self) -> None:
         """From now on it acts; the engine says everything once more."""
         self._leads = True
+        self._open_until_s = self._clock() + OPEN_S
         for key in self._watched.touched():
             self._look_at(key)
         for model in self._models:
@@ -152,14 +166,17 @@ class Takeover:
             self._look_at(key)
 
     def _look_at(self, key: str) -> None:
-        service = self._watched.world(key).service
-        self._tie(key, models_of(service))
+        seen = self._watched.world(key)
+        self._tie(key, models_of(seen.service, seen.shadow))
         self._queue.add(_Job(key))
 
     def _look_at_all_of(self, model: str) -> None:
         for key in self._sites_of.get(model, ()):
             self._queue.add(_Job(key))
         self._queue.add(_Job(model, is_model=True))
+
+    def _look_later(self, job: _Job, at_s: float) -> None:
+        self._queue.add_later(job, max(0.0, at_s - self._clock()))
 
     def _tie(self, key: str, models: Iterable[str]) -> None:
         site = self._sites.setdefault(key, _Site())
@@ -180,7 +197,7 @@ class Takeover:
         """What is wanted of a Service, by model; None while that is not known."""
         wanted = {}
         for model in sorted(self._sites[key].models):
-            if self._is_open(model):
+            if not self._serves(model.partition("/")[0]) or self._is_open(model):
                 return None
             known, exposure = self._models.get(model), self._said.get(model)
             if exposure is not None and exposure.service == key and not (known and known.is_leaving):
@@ -188,9 +205,10 @@ class Takeover:
         return wanted
 
     def _is_open(self, model: str) -> bool:
-        """Whether it exists, and nobody has said what is wanted of it."""
+        """Whether it exists, and nobody has said yet what is wanted of it."""
         known = self._models.get(model)
-        return known is not None and not known.is_leaving and model not in self._said
+        is_silent = known is not None and not known.is_leaving and model not in self._said
+        return is_silent and self._clock() < self._open_until_s
 
     # Work
 
@@ -213,7 +231,11 @@ class Takeover:
         asks = False
         for _ in range(STEPS_MAX):
             seen = await read_world(self._cluster, key) if asks else self._watched.world(key)
-            if not self._leads or key not in self._sites or (wanted := self._wanted(key)) is None:
+            if not self._leads or key not in self._sites:
+                return
+            if (wanted := self._wanted(key)) is None:
+                if self._clock() < self._open_until_s:
+                    self._look_later(_Job(key), self._open_until_s)
                 return
             site = self._sites[key]
             step = plan(seen, wanted, site.contest, self._clock())
@@ -235,16 +257,19 @@ class Takeover:
     def _rest(self, key: str, seen: World, wanted: Mapping[str, Exposure], step: Step) -> None:
         """Nothing can be done now."""
         if step.wake_at is not None:
-            self._queue.add_later(_Job(key), max(0.0, step.wake_at - self._clock()))
-        marked = models_of(seen.service)
+            self._look_later(_Job(key), step.wake_at)
         if wanted or not seen.is_touched:
-            self._untie(key, self._sites[key].models - wanted.keys() - set(marked))
+            marked = models_of(seen.service, seen.shadow)
+            self._untie(key, self._sites[key].models - wanted.keys() - marked)
         if not wanted and not seen.is_touched:
             del self._sites[key]
 
     async def _settle_model(self, key: str) -> None:
         """Lets a model go that has nothing at any Service."""
-        if key in self._sites_of or self._is_open(key):
+        if key in self._sites_of:
+            return
+        if self._is_open(key):
+            self._look_later(_Job(key, is_model=True), self._open_until_s)
             return
         known = self._models.get(key)
         if known is not None and known.is_held:
@@ -286,5 +311,6 @@ class Takeover:
 
     def _complain(self, job: _Job, error: ApiError) -> None:
         log.warning("%s: %s", job.key, error, extra={"reason": error.reason})
-        for model in [job.key] if job.is_model else self._sites[job.key].models:
+        site = self._sites.get(job.key, _Site())
+        for model in [job.key] if job.is_model else site.models:
             self._tell(model, "False", error.reason, f"The API server: {error.message or error.reason}")
