@@ -1,7 +1,7 @@
 """A machine for one node: mount, network and process namespaces, held open by one process.
 
 When that process ends, by whatever cause, everything in it ends, and with it mounts, links, addresses and rules.
-Outside there are only a veth, which goes with the network namespace, and control groups, which are removed.
+Outside there are only a veth and control groups.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Machine:
             path = self._folder / "tunables" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{value}\n")
-        _remove_cgroups(self.name)
+        self._sweep()
         _make_cgroups(self.name)
         namespaces = ("--mount", "--propagation", "private", "--net", "--pid", "--fork", "--kill-child", "--mount-proc")
         command = ("unshare", *namespaces, "--", "bash", "-c", _INIT, "init", str(self._folder))
@@ -97,7 +97,7 @@ class Machine:
         if self._holder:
             self._holder.kill()
             wait_until(lambda: not Path(f"/proc/{self.pid}").exists(), _START_S, f"{self.name} has ended")
-        _remove_cgroups(self.name)
+        self._sweep()
 
     def enter_network(self, *command: str | Path) -> tuple[str | Path, ...]:
         """`command`, to be run in its network, but among this machine's files and processes."""
@@ -110,6 +110,12 @@ class Machine:
     def run(self, *command: str | Path) -> str:
         """Runs a command in it to the end. Raises AssertionError with its complaint if it fails."""
         return _run(*self.enter(*command))
+
+    def _sweep(self) -> None:
+        """Removes what is outside, also of a run that was killed."""
+        if Path("/sys/class/net", self.name).exists():  # the network goes when its last connection has timed out
+            _run(program("ip"), "link", "del", self.name)
+        _remove_cgroups(self.name)
 
     def _connect(self) -> None:
         ip = program("ip")
