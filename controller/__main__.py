@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = {
         "run": _run,
         "controller": _controller,
+        "restore": _restore,
         "validate": _validate,
         "status": _status,
         "simulate": _simulate,
@@ -66,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_run(commands.add_parser("run", help="serve the models of a directory of manifests, without a cluster"))
     _add_controller(commands.add_parser("controller", help="serve the models of a Kubernetes cluster"))
+    _add_restore(commands.add_parser("restore", help="put every Service back as it was before it was taken over"))
     check = commands.add_parser("validate", help="find every problem in a directory of manifests")
     check.add_argument("directory", type=Path, metavar="DIR")
     check.add_argument("--config", type=Path, help="config.yaml or config.json, for its default remote")
@@ -104,6 +106,14 @@ def _add_controller(parser: argparse.ArgumentParser) -> None:
     identity = os.environ.get("POD_NAME") or socket.gethostname()
     add("--identity", default=identity, help="this replica's name: $POD_NAME, or the host's")
     _add_logging(parser)
+
+
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--all", action="store_true", required=True, help="all Services; running controllers stand back for a minute")
+    add("--config", type=Path, help="the controllers' config.yaml or config.json (default: all namespaces)")
+    add("--kubeconfig", type=Path, help="how to reach the cluster (default: the pod's own account, or as kubectl does)")
+    add("--namespace", help="the controllers' own (default: the pod's, or the one that the kubeconfig names)")
 
 
 def _add_logging(parser: argparse.ArgumentParser) -> None:
@@ -154,6 +164,18 @@ def _controller(options: argparse.Namespace) -> int:
     except (SettingsError, StartError) as error:
         return _fail(str(error))
     return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from controller.restore import RestoreError, RestoreOptions, restore
+
+    try:
+        settings = _settings(options.config) if options.config else Settings(namespaces="", reference_namespaces=("*",))
+        restore_options = RestoreOptions(options.kubeconfig, options.namespace, settings)
+        is_restored = asyncio.run(restore(restore_options, say=print))
+    except (SettingsError, RestoreError) as error:
+        return _fail(str(error))
+    return 0 if is_restored else 1
 
 
 def _setting_address(name: str, text: str) -> tuple[str, int]:

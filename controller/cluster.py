@@ -26,7 +26,7 @@ from controller.adapters.kubernetes.client import Cluster, ConnectError
 from controller.adapters.kubernetes.election import Election
 from controller.adapters.kubernetes.metrics_api import MetricsApiSource
 from controller.adapters.kubernetes.recorder import Recorder
-from controller.adapters.kubernetes.source import Source, Where
+from controller.adapters.kubernetes.source import Source, where_of
 from controller.adapters.kubernetes.status_writer import StatusWriter
 from controller.adapters.kubernetes.takeover import Takeover
 from controller.api import ModelDeployment
@@ -44,8 +44,6 @@ from xds.translate import Gateway
 
 SECRETS_WITHIN_S = 5.0
 """How long a start waits for the Secrets that are referred to."""
-DEFAULT_NAMESPACE = "default"
-DEFAULT_GATEWAY = "spillway-gateway"
 
 log = logging.getLogger("spillway")
 
@@ -209,8 +207,9 @@ async def run(options: ControllerOptions, settings: Settings) -> None:
 
 async def _run(options: ControllerOptions, settings: Settings, cluster: Cluster) -> None:
     queue: asyncio.Queue[Event] = asyncio.Queue()
-    takeover = Takeover(cluster, queue.put_nowait)
-    source = Source(cluster, _where(settings, cluster.namespace), queue.put_nowait, takeover)
+    where = where_of(settings, cluster.namespace)
+    takeover = Takeover(cluster, queue.put_nowait, serves=where.serves)
+    source = Source(cluster, where, queue.put_nowait, takeover)
     async with asyncio.TaskGroup() as group:
         group.create_task(source.run())
         await source.synced()
@@ -244,16 +243,6 @@ def _place(event: Event) -> tuple[int, tuple[str, str]]:
 def _saved(source: Source) -> Saved:
     """What the last leader left in the statuses."""
     return {key: saved for key, seen in source.models.items() if (saved := saved_of(seen.status)) is not None}
-
-
-def _where(settings: Settings, own: str) -> Where:
-    """`own`: the namespace this controller is in."""
-    wanted = DEFAULT_NAMESPACE if settings.namespaces is None else settings.namespaces
-    namespaces = tuple(sorted({each.strip() for each in wanted.split(",")} - {""}))
-    gateway = settings.proxy_service
-    return Where(
-        namespaces, settings.referable(in_cluster=True), (gateway.namespace or own, gateway.name or DEFAULT_GATEWAY)
-    )
 
 
 def _gateway(settings: Settings) -> Gateway:

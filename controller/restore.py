@@ -10,23 +10,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
+from controller.adapters.kubernetes.client import ApiError, Cluster, ConnectError, path_of
 from controller.adapters.kubernetes.reflector import PAGE
 from controller.adapters.kubernetes.service_access import carry_out, hold_model, read_world
+from controller.adapters.kubernetes.source import Where, where_of
 from controller.adapters.kubernetes.stand_back import take_lease
 from controller.api import MODEL_API_VERSION
 from controller.objects import MANAGED_BY_LABEL, MANAGER, SERVICE_LABEL
-from controller.settings import LeaderElection
+from controller.settings import LeaderElection, Settings
 from controller.takeover import finalizer
 from controller.takeover.contest import Contest
 from controller.takeover.plan import plan
 from controller.takeover.world import World, models_of, view_of
 
+HOLDER = "spillway-restore"
 STAND_BACK_S = 60
 WORKING_S = 600
 """How long controllers stand back if this is killed."""
@@ -40,15 +42,17 @@ _OVERTAKEN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UN
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """`kubeconfig` None: the pod's own account, or as kubectl does. `models`, `services`: the namespaces of each, none:
-    all. `namespace`: the controllers', None: the one this runs in, or that the kubeconfig names.
+    """`kubeconfig` None: the pod's own account, or as kubectl does. `namespace`: the controllers', None: the one this
+    runs in, or that the kubeconfig names. `settings`: the controllers', which say where models and Services may be.
     """
 
-    kubeconfig: Path | None = None
-    namespace: str | None = None
-    models: tuple[str, ...] = ()
-    services: tuple[str, ...] = ()
-    election: LeaderElection = field(default_factory=LeaderElection)
+    kubeconfig: Path | None
+    namespace: str | None
+    settings: Settings
+
+
+class RestoreError(Exception):
+    """Why nothing could be done at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +64,46 @@ class _Outcome:
 
 
 async def restore(options: RestoreOptions, say: Callable[[str], None]) -> bool:
-    """Says one line for each Service, and returns whether all are as they were. Raises ConnectError and ApiError."""
-    cluster = await Cluster.connect(options.kubeconfig)
+    """Says one line for each Service, and returns whether all are as they were. Raises RestoreError."""
     try:
-        await _stand_back(cluster, options, say, WORKING_S)
-        failures = [each for each in await _restore_services(cluster, options, say) if each.problem]
-        unfinished = {model for each in failures for model in each.models}
-        are_free = await _let_models_go(cluster, options.models, unfinished, say)
-        await _stand_back(cluster, options, say, STAND_BACK_S)
-        return are_free and not failures
-    finally:
-        await cluster.close()
+        cluster = await Cluster.connect(options.kubeconfig)
+        try:
+            return await _restore(cluster, options, say)
+        finally:
+            await cluster.close()
+    except (ConnectError, ApiError) as error:
+        raise RestoreError(str(error)) from error
 
 
-async def _stand_back(cluster: Cluster, options: RestoreOptions, say: Callable[[str], None], seconds: int) -> None:
-    namespace, holder = options.namespace or cluster.namespace, "spillway-restore"
+async def _restore(cluster: Cluster, options: RestoreOptions, say: Callable[[str], None]) -> bool:
+    own = options.namespace or cluster.namespace
+    where, election = where_of(options.settings, own), options.settings.leader_election
+    await _stand_back(cluster, own, election, WORKING_S, say)
+    failures = [each for each in await _restore_services(cluster, where, say) if each.problem]
+    unfinished = {model for each in failures for model in each.models}
+    are_free = await _let_models_go(cluster, where.namespaces, unfinished, say)
+    await _stand_back(cluster, own, election, STAND_BACK_S, say)
+    return are_free and not failures
+
+
+async def _stand_back(
+    cluster: Cluster, namespace: str, election: LeaderElection, seconds: int, say: Callable[[str], None]
+) -> None:
+    """For this long from now on."""
     try:
-        leader = await take_lease(cluster, namespace, options.election.name, holder, seconds)
+        leader = await take_lease(cluster, namespace, election.name, HOLDER, seconds)
     except ApiError as error:
         if error.status == HTTPStatus.NOT_FOUND:
             return  # no such namespace, so no controllers
         say(f"controllers that run may take Services over again: {error}")
         return
-    if leader not in ("", holder):
+    if leader not in ("", HOLDER):
         say(f"{leader} led; it stands back")
         # It looks at the lease this often, and may be in the middle of something.
-        await asyncio.sleep(2 * options.election.retry_period_seconds)
+        await asyncio.sleep(2 * election.retry_period_seconds)
 
 
-async def _restore_services(cluster: Cluster, options: RestoreOptions, say: Callable[[str], None]) -> list[_Outcome]:
+async def _restore_services(cluster: Cluster, where: Where, say: Callable[[str], None]) -> list[_Outcome]:
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def give_back(key: str) -> _Outcome:
@@ -97,7 +112,7 @@ async def _restore_services(cluster: Cluster, options: RestoreOptions, say: Call
         say(f"Service {key}: {outcome.problem or 'is as it was'}")
         return outcome
 
-    keys = sorted(await _touched(cluster, options))
+    keys = sorted(await _touched(cluster, where))
     if not keys:
         say("no Service is taken over")
     return await asyncio.gather(*map(give_back, keys))
@@ -131,11 +146,11 @@ async def _step(cluster: Cluster, seen: World) -> str:
     return ""
 
 
-async def _touched(cluster: Cluster, options: RestoreOptions) -> set[str]:
+async def _touched(cluster: Cluster, where: Where) -> set[str]:
     """The Services at which something of ours is, and nothing of controllers of other namespaces' models."""
     keys: set[str] = set()
     others: set[str] = set()
-    async for obj in _all(cluster, "v1", "services", options.services):
+    async for obj in _all(cluster, "v1", "services", where.referred):
         view = view_of(obj)
         if view.shadow_of is not None:
             key = f"{view.namespace}/{view.shadow_of}"
@@ -143,10 +158,10 @@ async def _touched(cluster: Cluster, options: RestoreOptions) -> set[str]:
             key = view.key
         else:
             continue
-        theirs = {model for model in models_of(view) if model.partition("/")[0] not in options.models}
-        (others if options.models and theirs else keys).add(key)
+        is_ours = all(where.serves(model.partition("/")[0]) for model in models_of(view))
+        (keys if is_ours else others).add(key)
     ours = f"{MANAGED_BY_LABEL}={MANAGER}"
-    async for obj in _all(cluster, "discovery.k8s.io/v1", "endpointslices", options.services, ours):
+    async for obj in _all(cluster, "discovery.k8s.io/v1", "endpointslices", where.referred, ours):
         metadata = obj["metadata"]
         keys.add(f"{metadata['namespace']}/{metadata['labels'][SERVICE_LABEL]}")
     return keys - others

@@ -175,6 +175,9 @@ _LATER = frozenset(
 """What only a cluster needs, or only the predecessor did."""
 
 
+DEFAULT_NAMESPACE = "default"
+
+
 class Settings(ApiModel):
     """Everything that can be configured. Absent keys have the predecessor's defaults.
 
@@ -217,8 +220,16 @@ class Settings(ApiModel):
 
     def in_scope(self, namespace: str) -> bool:
         """Whether models of this namespace are served."""
-        wanted = {each.strip() for each in (self.namespaces or "").split(",")} - {""}
+        wanted = _names(self.namespaces or "")
         return not wanted or namespace in wanted
+
+    def served(self) -> tuple[str, ...]:
+        """The namespaces whose models are served in a cluster; none: all."""
+        return _names(DEFAULT_NAMESPACE if self.namespaces is None else self.namespaces)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(sorted({each.strip() for each in text.split(",")} - {""}))
 
 
 @dataclass(frozen=True, slots=True)

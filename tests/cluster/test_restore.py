@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from controller import restore as module
+from controller.__main__ import main
 from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.election import Election
 from controller.election import Terms
 from controller.restore import RestoreOptions, restore
-from controller.settings import LeaderElection
+from controller.settings import Settings
 from controller.takeover.finalizer import FINALIZER
 from tests.cluster.harness.api import RequestError
 from tests.cluster.harness.control_plane import ControlPlane
@@ -34,8 +37,7 @@ async def stage(
 
 def options(stage: Stage) -> RestoreOptions:
     """This test's namespace only: others are somebody else's."""
-    here = (stage.namespace,)
-    return RestoreOptions(stage.plane.kubeconfig, stage.namespace, here, here, LeaderElection())
+    return RestoreOptions(stage.plane.kubeconfig, stage.namespace, Settings(namespaces=stage.namespace))
 
 
 async def taken(stage: Stage) -> None:
@@ -55,6 +57,25 @@ async def test_everything_is_as_it_was_without_any_controller(stage: Stage) -> N
     assert stage.gaps == []
     assert await restore(options(stage), lines.append)
     assert lines[1:] == ["no Service is taken over"]
+
+
+async def test_the_command_says_what_it_does(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"namespaces: {stage.namespace}\n")
+    await taken(stage)
+    flags = [
+        "--all",
+        "--config",
+        str(config),
+        "--kubeconfig",
+        str(stage.plane.kubeconfig),
+        "--namespace",
+        stage.namespace,
+    ]
+    assert await asyncio.to_thread(main, ["restore", *flags]) == 0
+    assert capsys.readouterr().out == f"Service {stage.key}: is as it was\n"
+    assert await asyncio.to_thread(main, ["restore", "--all", "--kubeconfig", str(tmp_path / "none")]) == 1
+    assert "there is no kubeconfig" in capsys.readouterr().err
 
 
 async def test_a_controller_that_runs_stands_back_and_does_not_begin_anew(stage: Stage) -> None:
@@ -98,7 +119,8 @@ async def test_what_was_begun_only_is_undone_too(stage: Stage) -> None:
 async def test_what_is_there_for_models_of_other_namespaces_is_left_alone(stage: Stage) -> None:
     lines = list[str]()
     await taken(stage)
-    assert await restore(replace(options(stage), models=("elsewhere",)), lines.append)
+    settings = Settings(namespaces="elsewhere", reference_namespaces=(stage.namespace,))
+    assert await restore(replace(options(stage), settings=settings), lines.append)
     assert lines == ["no Service is taken over"]
     assert stage.is_taken()
 

@@ -25,11 +25,13 @@ from controller.events import Event, Kind
 from controller.kube_status import saved_of
 from controller.objects import SERVICE_LABEL, EndpointSlice
 from controller.parsing import Invalid, Parsed, Problem
+from controller.settings import Settings
 
 Json = dict[str, Any]
 Emit = Callable[[Event], None]
 
 GROUP = "deployment.beamlit.com/v1alpha1"
+DEFAULT_GATEWAY = "spillway-gateway"
 WORKLOADS = {
     Kind.DEPLOYMENT: "deployments",
     Kind.STATEFUL_SET: "statefulsets",
@@ -61,12 +63,26 @@ class Where:
     referable: frozenset[str] | None
     gateway: tuple[str, str]
 
+    def serves(self, namespace: str) -> bool:
+        """Whether its models are ours."""
+        return not self.namespaces or namespace in self.namespaces
+
     @property
     def referred(self) -> tuple[str, ...]:
         """Where what models refer to may be."""
         if not self.namespaces or self.referable is None:
             return ()
         return tuple(sorted({*self.namespaces, *self.referable}))
+
+
+def where_of(settings: Settings, own: str) -> Where:
+    """`own`: the namespace that the controllers are in."""
+    gateway = settings.proxy_service
+    return Where(
+        settings.served(),
+        settings.referable(in_cluster=True),
+        (gateway.namespace or own, gateway.name or DEFAULT_GATEWAY),
+    )
 
 
 @dataclass(frozen=True, slots=True)
