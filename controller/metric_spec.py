@@ -53,6 +53,8 @@ Quantity = Annotated[
 
 
 class LabelSelectorRequirement(ApiModel):
+    """A condition on a label."""
+
     key: Text
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     values: tuple[str, ...] = ()
@@ -65,23 +67,28 @@ class LabelSelectorRequirement(ApiModel):
 
 
 class LabelSelector(ApiModel):
+    """Which series of the metric are meant. All conditions must hold."""
+
     match_labels: Mapping[str, str] = Field(default_factory=dict)
     match_expressions: tuple[LabelSelectorRequirement, ...] = ()
 
 
 class MetricIdentifier(ApiModel):
-    """`name`: a metric's name, or for External metrics from Prometheus any PromQL expression."""
+    """Which metric is meant."""
 
     name: Text
+    """Its name, or for External metrics from Prometheus any PromQL expression."""
     selector: LabelSelector | None = None
 
 
 class MetricTarget(SharedModel):
-    """What the metric is compared with: exactly the member that `type` names."""
+    """What the metric is compared with: exactly the member that type names."""
 
     type: TargetType
     value: Quantity | None = None
+    """Of the metric as a whole, above 0."""
     average_value: Quantity | None = None
+    """Of the metric divided by the pods, above 0."""
     average_utilization: Annotated[Int, Field(ge=1)] | None = None
     """Percent of what the pods request."""
 
@@ -101,6 +108,8 @@ class MetricTarget(SharedModel):
 
 
 class CrossVersionObjectReference(ApiModel):
+    """An object of the model's namespace."""
+
     api_version: Text | None = None
     kind: Text
     name: Text
@@ -127,35 +136,47 @@ class _Source(ApiModel):
 
 
 class ResourceMetric(_Source):
+    """What the model's pods use, from metrics.k8s.io."""
+
     targets = ("Utilization", "AverageValue")
     name: Text
+    """cpu or memory."""
 
 
 class ContainerResourceMetric(ResourceMetric):
+    """What one container of the model's pods uses, from metrics.k8s.io."""
+
     container: Text
 
 
 class PodsMetric(_Source):
+    """A metric that each of the model's pods has, averaged: from custom.metrics.k8s.io, or asked of the pods."""
+
     targets = ("AverageValue",)
     metric: MetricIdentifier
 
 
 class ObjectMetric(_Source):
+    """A metric of another object, from custom.metrics.k8s.io."""
+
     targets = ("Value", "AverageValue")
     described_object: CrossVersionObjectReference
     metric: MetricIdentifier
 
 
 class ExternalMetric(_Source):
+    """A metric of no object in the cluster: from external.metrics.k8s.io, Prometheus, or the endpoints of a Service."""
+
     targets = ("Value", "AverageValue")
     metric: MetricIdentifier
 
 
 class MetricSpec(ApiModel):
-    """A metric: exactly the member that `type` names is set. `source` absent: as metricInformer.type says."""
+    """A metric: exactly the member that type names is set."""
 
     type: Literal["Resource", "ContainerResource", "Pods", "Object", "External"]
     source: Source | None = None
+    """Where its values come from. Absent: as the settings' metricInformer.type says."""
     resource: ResourceMetric | None = None
     container_resource: ContainerResourceMetric | None = None
     pods: PodsMetric | None = None

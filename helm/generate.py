@@ -18,7 +18,12 @@ from controller import crd
 
 CHART = Path(__file__).parent / "spillway"
 BOOTSTRAP = Path(__file__).parents[1] / "envoy/bootstrap.yaml"
-TLS_COMMENT = "    # Beyond one machine the control plane wants TLS from both sides:\n"
+IN_CLUSTER_ONLY = "#+ "
+"""What lines of the bootstrap stand behind that are for a gateway in a cluster."""
+
+ANY_ADDRESS = "address: 0.0.0.0"
+ADDRESS = '(.Values.config.gateway | default dict).address | default "0.0.0.0"'
+GATEWAY_ADDRESS = f'address: "{{{{ {ADDRESS} }}}}", ipv4_compat: {{{{ eq "::" ({ADDRESS}) }}}}'
 IN_CLUSTER = {
     "node_id": "",
     "node_cluster": "",
@@ -48,12 +53,8 @@ def render() -> dict[Path, str]:
 
 def _bootstrap(template: str) -> str:
     """Envoy's bootstrap as a template of Helm's: the controller is found by name, and both sides show certificates."""
-    plain, comment, tls = template.partition(TLS_COMMENT)
-    assert comment, "envoy/bootstrap.yaml says how TLS is configured"
-    tls = "".join(line.replace("    # ", "    ", 1) for line in tls.splitlines(keepends=True))
-    tls = tls.replace("spillway.example.com", IN_CLUSTER["xds_host"])
-    text = Template(plain.replace("type: STATIC", "type: STRICT_DNS", 1) + tls).substitute(IN_CLUSTER)
-    return "# Made from envoy/bootstrap.yaml by `make crds`.\n" + text
+    text = template.replace(IN_CLUSTER_ONLY, "").replace(ANY_ADDRESS, GATEWAY_ADDRESS)
+    return "# Made from envoy/bootstrap.yaml by `make crds`.\n" + Template(text).substitute(IN_CLUSTER)
 
 
 def differences(wanted: Mapping[Path, str]) -> list[Path]:

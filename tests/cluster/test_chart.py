@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from tests.cluster.harness.control_plane import ControlPlane
-from tests.cluster.harness.programs import program
+from tests.cluster.release import Release
 from tests.support import chart
-from tests.support.chart import CHART, Json
 
 API_SERVICE = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io"
-
-
-class Release:
-    """`sw` in a namespace of the test's, which serves that namespace's models."""
-
-    def __init__(self, control_plane: ControlPlane, namespace: str) -> None:
-        self._plane = control_plane
-        self.namespace = namespace
-
-    def helm(self, command: str, *arguments: str) -> str:
-        """What it printed. Raises AssertionError with its complaint if it fails."""
-        where = ["--kubeconfig", str(self._plane.kubeconfig), "--namespace", self.namespace]
-        ran = subprocess.run(
-            [str(program("helm")), command, "sw", *arguments, *where], capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
-
-    def install(self, *arguments: str) -> str:
-        """Or upgrade, as GitOps tools call it."""
-        return self.helm("upgrade", "--install", str(CHART), "--set", f"config.namespaces={self.namespace}", *arguments)
-
-    def uninstall(self) -> None:
-        self.helm("uninstall", "--no-hooks")  # without a node no hook would ever end
-
-    def secret(self, name: str) -> Json:
-        found: Json = self._plane.api.get(f"/api/v1/namespaces/{self.namespace}/secrets/{name}")["data"]
-        return found
 
 
 @pytest.fixture
 def release(control_plane: ControlPlane, namespace: str) -> Release:
     return Release(control_plane, namespace)
+
+
+def uninstall(release: Release) -> None:
+    release.helm("uninstall", "--no-hooks")  # without a node no hook would ever end
 
 
 def test_it_is_installed_upgraded_and_uninstalled(control_plane: ControlPlane, release: Release) -> None:
@@ -56,7 +29,7 @@ def test_it_is_installed_upgraded_and_uninstalled(control_plane: ControlPlane, r
     release.install("--set", "gateway.replicas=3")
     assert (release.secret("sw-spillway-controller-xds"), release.secret("sw-spillway-gateway-xds")) == before
 
-    release.uninstall()
+    uninstall(release)
     left = control_plane.kubectl("get", "all,secrets,configmaps,roles,pdb", "-n", release.namespace, "-o", "name")
     assert "spillway" not in left
     assert control_plane.api.exists(
@@ -72,7 +45,7 @@ def test_half_of_the_certificates_is_none(control_plane: ControlPlane, release: 
     release.install()
     assert release.secret("sw-spillway-gateway-xds") != before
     assert release.secret("sw-spillway-gateway-xds")["ca.crt"] == release.secret("sw-spillway-controller-xds")["ca.crt"]
-    release.uninstall()
+    uninstall(release)
 
 
 def test_metrics_that_the_cluster_has_are_left_alone(control_plane: ControlPlane, release: Release) -> None:
@@ -82,7 +55,7 @@ def test_metrics_that_the_cluster_has_are_left_alone(control_plane: ControlPlane
     try:
         release.install("--set", "installMetricServer=true")
         assert control_plane.api.get(API_SERVICE)["spec"].get("service") is None
-        release.uninstall()
+        uninstall(release)
     finally:
         control_plane.api.delete(API_SERVICE)
 
@@ -91,7 +64,7 @@ def test_metrics_that_it_installed_stay_its_own(control_plane: ControlPlane, rel
     for _ in range(2):
         release.install("--set", "installMetricServer=true")
         assert control_plane.api.get(API_SERVICE)["spec"]["service"]["name"] == "sw-spillway-metrics-server"
-    release.uninstall()
+    uninstall(release)
     assert not control_plane.api.exists(API_SERVICE)
 
 

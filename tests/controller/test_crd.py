@@ -115,9 +115,9 @@ def fill_in(value: Any, schema: Json) -> int:
     return count
 
 
-def test_every_object_of_ours_is_described() -> None:
-    ours = [(at, node) for at, node in ALL if " spec" in at and ".metrics" not in at]
-    assert [at for at, node in ours if node.get("type") == "object" and "description" not in node] == []
+def test_every_object_is_described() -> None:
+    objects = [(at, node) for at, node in ALL if " spec" in at and node.get("type") == "object"]
+    assert [at for at, node in objects if "description" not in node and not at.endswith(".matchLabels")] == []
 
 
 def test_lists_and_maps_are_bounded_so_that_rules_on_what_they_hold_are_cheap() -> None:
