@@ -23,6 +23,7 @@ METRICS_EVERY_S = 15.0
 
 class Writer(Protocol):
     def put(self, key: str, uid: str, status: Mapping[str, object]) -> None: ...
+    def forget(self, key: str) -> None: ...
 
 
 class Reporter:
@@ -79,6 +80,7 @@ class Reporter:
                 self._report(key, seen, now)
             else:
                 self._written.pop(key, None)
+                self._writer.forget(key)
 
     def _report(self, key: str, seen: Seen, now: float) -> None:
         uid, last, at_s = self._written.get(key, (seen.uid, dict(seen.status), 0.0))
