@@ -129,6 +129,7 @@ class Peers:
         self._run = uuid4().hex
         self._clock = steady_clock()
         self._peers: dict[str, _Peer] = {}
+        self._heard: dict[str, PeerReport | None] = {}
         self._told = ""
         self._told_at_s = float("-inf")
         self._looked_at_s = self._clock()
@@ -230,8 +231,7 @@ class Peers:
             log.info("replica %s is there", peer.name)
         if peer.flaw and peer.flaw != (known.flaw if known else ""):
             log.warning("replica %s: %s", peer.name, peer.flaw)
-        if known is None or known.is_gone or known.report != peer.report:
-            self._emit(PeerReported(peer.name, peer.report))
+        self._hear(peer.name, peer.report)
 
     def _remove(self, key: str) -> None:
         peer = self._peers.pop(key, None)
@@ -247,7 +247,13 @@ class Peers:
 
     def _lose(self, peer: _Peer) -> None:
         log.info("replica %s is gone", peer.name)
-        self._emit(PeerReported(peer.name, None))
+        self._hear(peer.name, None)
+
+    def _hear(self, name: str, report: PeerReport | None) -> None:
+        """Passes on what is news."""
+        if self._heard.get(name) != report:
+            self._emit(PeerReported(name, report))
+        self._heard[name] = report
 
     async def _forget(self) -> None:
         """Deletes the Leases of those that will not come back. Raises ApiError."""
