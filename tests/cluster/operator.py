@@ -10,8 +10,10 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,12 +25,14 @@ import yaml
 
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.paper_node import PaperNode
+from tests.cluster.rights import grant
 from tests.support import envoy
 from tests.support.stack import eventually
 
 Json = dict[str, Any]
 ROOT = Path(__file__).parents[2]
 GATEWAY = "spillway-gateway"
+API = "deployment.beamlit.com/v1alpha1"
 _BIND_WITHIN_S = 60
 
 
@@ -73,6 +77,7 @@ class Operator:
         self.namespace = namespace
         self.directory = directory
         self.replicas: list[Replica] = []
+        self.listen = _free_port()
         self._stack = AsyncExitStack()
 
     async def close(self) -> None:
@@ -81,14 +86,14 @@ class Operator:
             if replica.process.poll() is None:
                 replica.kill()
 
-    async def start(self, identity: str = "controller-1", **settings: Any) -> Replica:
-        """Starts a controller and waits until gateways can connect to it."""
+    async def start(self, identity: str = "controller-1", *, xds: str = "127.0.0.1:0", **settings: Any) -> Replica:
+        """Starts a controller and waits until gateways can connect to it, at `xds`."""
         config = {
             "namespaces": self.namespace,
             "metricsAddr": "127.0.0.1:0",
             "probeAddr": "127.0.0.1:0",
             "proxyService": {"namespace": self.namespace, "name": GATEWAY},
-            "gateway": {"address": "127.0.0.1", "listen": _free_port(), "ports": "21000-29999"},
+            "gateway": {"address": "127.0.0.1", "listen": self.listen, "ports": "21000-29999"},
             "leaderElection": {"leaseDurationSeconds": 3, "renewDeadlineSeconds": 2, "retryPeriodSeconds": 0.2},
             "destinations": {"deny": []},
             **settings,
@@ -97,9 +102,10 @@ class Operator:
         file.write_text(yaml.safe_dump(config))
         ready = self.directory / f"{identity}.json"
         ready.unlink(missing_ok=True)
-        kubeconfig = _in_namespace(self.control_plane.kubeconfig, self.namespace, self.directory)
+        account = grant(self.control_plane, self.namespace, "--set", f"config.namespaces={self.namespace}")
+        kubeconfig = _in_namespace(account, self.namespace, self.directory)
         command = [sys.executable, "-m", "controller", "controller", "--config", str(file), "--identity", identity]
-        command += ["--kubeconfig", str(kubeconfig), "--xds", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        command += ["--kubeconfig", str(kubeconfig), "--xds", xds, "--admin", "127.0.0.1:0"]
         command += ["--log-format", "json", "--ready-file", str(ready)]
         with (self.directory / f"{identity}.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ})
@@ -138,7 +144,7 @@ class Operator:
 
     @property
     def models(self) -> str:
-        return self.path("modeldeployments", "apis/deployment.beamlit.com/v1alpha1")
+        return self.path("modeldeployments", f"apis/{API}")
 
     def serve_model(self, name: str = "llama", pods: int = 1, **spec: Any) -> None:
         """A Deployment on paper with its Service, and the ModelDeployment; `spec` goes into its offloadingConfig."""
@@ -161,23 +167,24 @@ class Operator:
             _sleep()
         raise AssertionError(f"only {done} of {count} pods of {name} came")
 
-    def apply_model(self, name: str = "llama", **offloading: Any) -> None:
+    def apply_model(self, name: str = "llama", *, service: str | None = "llama", **offloading: Any) -> None:
         offloading.setdefault("remoteBackend", {"host": "127.0.0.1:9"})
-        spec = {
+        spec: Json = {
             "model": name,
             "modelSourceRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-            "serviceRef": {"name": name, "targetPort": 80},
             "offloadingConfig": offloading,
         }
-        self.api.create(
-            self.models,
-            {
-                "apiVersion": "deployment.beamlit.com/v1alpha1",
-                "kind": "ModelDeployment",
-                "metadata": {"name": name},
-                "spec": spec,
-            },
-        )
+        if service:
+            spec["serviceRef"] = {"name": name, "targetPort": 80}
+        body = {"apiVersion": API, "kind": "ModelDeployment", "metadata": {"name": name}, "spec": spec}
+        self.api.create(self.models, body)
+
+    def edit_model(self, name: str = "llama", **spec: Any) -> None:
+        """Changes fields of the spec, as an edit of the manifest does."""
+        self.api.merge(f"{self.models}/{name}", {"spec": spec})
+
+    def offload(self, name: str = "llama", **behavior: Any) -> None:
+        self.edit_model(name, offloadingConfig={"behavior": behavior})
 
     def model(self, name: str = "llama") -> Json:
         return self.api.get(f"{self.models}/{name}")
@@ -192,6 +199,17 @@ class Operator:
             if each["type"] == type_:
                 return each["status"], each["reason"], each["message"]
         return "", "", ""
+
+    def service_slices(self, name: str = "llama") -> list[Json]:
+        """The EndpointSlices that callers of a Service are sent to."""
+        slices = self.api.get(self.path("endpointslices", "apis/discovery.k8s.io/v1"))["items"]
+        return [each for each in slices if each["metadata"]["labels"]["kubernetes.io/service-name"] == name]
+
+    def events(self, name: str = "llama") -> list[str]:
+        """Reasons, oldest first."""
+        items = self.api.get(f"{self.path('events')}?fieldSelector=involvedObject.name={name}")["items"]
+        own = [each for each in items if each["involvedObject"]["kind"] == "ModelDeployment"]
+        return [each["reason"] for each in sorted(own, key=lambda each: str(each["firstTimestamp"]))]
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Waits until `condition` holds; what the controllers wrote is shown if it never does."""
@@ -229,14 +247,10 @@ def _in_namespace(kubeconfig: Path, namespace: str, directory: Path) -> Path:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _sleep() -> None:
-    import time
-
     time.sleep(0.05)
