@@ -266,7 +266,7 @@ def test_ports_follow_the_configuration() -> None:
         for container in pod["spec"]["containers"]
         for port in container.get("ports", [])
     }
-    assert ports == {"metrics": 9000, "probes": 9001, "http": 9002, "xds": 9003}
+    assert ports == {"metrics": 9000, "probes": 9001, "http": 9002, "pod": 9902, "xds": 9003}
     assert "port_value: 9003" in named(made, "ConfigMap", "sw-spillway-gateway")["data"]["bootstrap.yaml"]
 
 
