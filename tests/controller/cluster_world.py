@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Self
 
 from controller import events
 from controller.events import Applied, Decided, Elected, GatewaysSeen
@@ -42,34 +42,42 @@ class ClusterWorld(World):
         config.setdefault("referable", frozenset())
         super().__init__(saved, cluster=cluster or Cluster(), **config)
 
-    def lead(self) -> ClusterWorld:
+    def lead(self) -> Self:
         self.give(Elected(leads=True))
         return self
 
-    def follow(self) -> ClusterWorld:
+    def follow(self) -> Self:
         self.give(Elected(leads=False))
         return self
 
-    def see(self, *pods: str | GatewayPod) -> ClusterWorld:
+    def sleep(self, seconds: float) -> Self:
+        """Time passes, and the controller wakes whenever it asks for it."""
+        end_s = self.now + seconds
+        while (at_s := self.engine.wake_at()) is not None and at_s <= end_s:
+            self.wait(max(0.0, at_s - self.now))
+        self.wait(end_s - self.now)
+        return self
+
+    def see(self, *pods: str | GatewayPod) -> Self:
         """All pods of the gateway; those named are ready."""
         self.give(GatewaysSeen(tuple(pod(each) if isinstance(each, str) else each for each in pods)))
         return self
 
-    def connect(self, *gateways: str) -> ClusterWorld:
+    def connect(self, *gateways: str) -> Self:
         self.give(*(gateway_events.GatewayConnected(each, "1.40.0") for each in gateways))
         return self
 
-    def disconnect(self, gateway: str) -> ClusterWorld:
+    def disconnect(self, gateway: str) -> Self:
         self.give(gateway_events.GatewayDisconnected(gateway))
         return self
 
-    def accept(self, *gateways: str, models: tuple[str, ...] = ()) -> ClusterWorld:
+    def accept(self, *gateways: str, models: tuple[str, ...] = ()) -> Self:
         """Gateways have what is published, of these models or of all."""
         routes = frozenset(models or self.routes)
         self.give(*(gateway_events.Programmed(each, routes) for each in gateways))
         return self
 
-    def released(self, key: str = KEY) -> ClusterWorld:
+    def released(self, key: str = KEY) -> Self:
         self.give(events.Exposed(key, "False", events.RELEASED, "Nothing of ours is left."))
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from controller import events
 from controller.engine import Engine
@@ -35,15 +35,15 @@ class World:
         self.survey = ir.Survey()
         self.published = 0
 
-    def give(self, *batch: Any) -> World:
+    def give(self, *batch: Any) -> Self:
         things = [Applied(each) if isinstance(each, events.Object) else each for each in batch]
         return self._take(self.engine.handle_all(things, self.now))
 
-    def wait(self, seconds: float) -> World:
+    def wait(self, seconds: float) -> Self:
         self.now += seconds
         return self._take(self.engine.advance(self.now))
 
-    def read(self, value: float | None, every: float = 1.0, times: int = 1) -> World:
+    def read(self, value: float | None, every: float = 1.0, times: int = 1) -> Self:
         """Samples of every watched metric, `every` seconds apart."""
         for _ in range(times):
             self.wait(every)
@@ -58,7 +58,7 @@ class World:
         for name, value in update.secrets.items():
             self.secrets.pop(name, None) if value is None else self.secrets.update({name: value})
 
-    def _take(self, effects: Iterable[Effect]) -> World:
+    def _take(self, effects: Iterable[Effect]) -> Self:
         for effect in effects:
             match effect:
                 case events.Publish(update=update):
