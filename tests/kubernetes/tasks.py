@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 from typing import Any
 
 DEADLINE_S = 60.0
 
 
 async def until(condition: Callable[[], object]) -> None:
+    """Polls; a condition that has to be awaited is."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
+        while not (await held if isawaitable(held := condition()) else held):
             await asyncio.sleep(0.005)
 
 

@@ -59,7 +59,11 @@ class StatusWriter:
         self._trouble = ""
 
     def put(self, key: str, uid: str, status: Mapping[str, object]) -> None:
-        """Has this written as the status of that very object, in place of what was put before. Paused: forgets it."""
+        """Has this written as the object's status, in place of what was put before. Paused: forgets it.
+
+        `uid`: an object that was made anew has nothing of what was written before. The API server itself would not mind:
+        it looks at nothing but the status.
+        """
         if not self._paused:
             self._wanted[key] = _Status(uid, status)
             self._queue.add(key)
@@ -129,7 +133,7 @@ class StatusWriter:
         body = {
             "apiVersion": MODEL_API_VERSION,
             "kind": str(Kind.MODEL_DEPLOYMENT),
-            "metadata": {"name": name, "namespace": namespace, "uid": status.uid},
+            "metadata": {"name": name, "namespace": namespace},
             "status": status.fields,
         }
         try:
