@@ -58,7 +58,8 @@ def own_report(
         if record.route is not None and record.route.port is not None:
             for name in record.listening & ports.keys():
                 ports[name].add(record.route.port)
-        refused = {words for name, words in record.rejections.items() if name in ports}
-        if words := "; ".join(sorted(refused | set(record.refused_remotes.values()))):
-            rejected[record.key] = words[:WORDS_MAX]
+        if record.rejections or record.refused_remotes:
+            own = {words for name, words in record.rejections.items() if name in ports}
+            if words := "; ".join(sorted(own | set(record.refused_remotes.values()))):
+                rejected[record.key] = words[:WORDS_MAX]
     return PeerReport(run, {name: frozenset(each) for name, each in ports.items()}, rejected, loads)

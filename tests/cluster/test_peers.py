@@ -49,15 +49,20 @@ class Replica:
         election: str = ELECTION,
     ) -> None:
         self.name = name
+        self.leads = leads
         self.ports = FIRST
         self.looks = 0
         self.runs: set[str] = set()
         self.heard: dict[str, PeerReport] = {}
         self.order: list[str] = []
-        self.peers = Peers(cluster, namespace, election, name, self._report, self._hear, lambda: leads, timing=timing)
+        self.peers = Peers(cluster, namespace, election, name, self._report, self._hear, self._is_leader, timing=timing)
+
+    def _is_leader(self) -> bool:
+        """Asked at each look."""
+        self.looks += 1
+        return self.leads
 
     def _report(self, run: str) -> PeerReport:
-        self.looks += 1
         self.runs.add(run)
         return PeerReport(run, {f"gateway-of-{self.name}": self.ports})
 

@@ -1,7 +1,7 @@
 """Shell: what the replicas of a controller tell each other, in a Lease of coordination.k8s.io for each of them.
 
-A replica writes its Lease when it has news and there is somebody to hear them, and over and over so that the others
-know it is there. One whose Lease has stood still for as long as it lasts is gone. Only time in which the API server
+A replica writes its Lease when it has news and there is somebody to hear them, and over and over so that others know
+it is there. One whose Lease has stood still for as long as it lasts is gone. Only time in which the API server
 can be read and written counts: while it is away, nobody is.
 """
 
@@ -180,9 +180,11 @@ class Peers:
     async def _tell(self) -> None:
         """Writes our Lease if that is due. Raises ApiError."""
         now_s = self._clock()
+        is_due = now_s >= self._told_at_s + self._timing.renew_s
+        if not is_due and not self.names:
+            return
         text = to_text(self._report(self._run))
-        has_news = text != self._told and bool(self.names)
-        if not has_news and now_s < self._told_at_s + self._timing.renew_s:
+        if not is_due and text == self._told:
             return
         body = {
             "apiVersion": _LEASES,
