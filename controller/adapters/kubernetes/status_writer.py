@@ -61,8 +61,8 @@ class StatusWriter:
     def put(self, key: str, uid: str, status: Mapping[str, object]) -> None:
         """Has this written as the object's status, in place of what was put before. Paused: forgets it.
 
-        `uid`: an object that was made anew has nothing of what was written before. The API server itself would not mind:
-        it looks at nothing but the status.
+        `uid`: an object that was made anew has nothing of what was written before. The API server does not look at it:
+        only the status of what is written there counts.
         """
         if not self._paused:
             self._wanted[key] = _Status(uid, status)
