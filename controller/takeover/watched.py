@@ -65,11 +65,11 @@ class Watched:
 
     def see_endpoints(self, key: str) -> str:
         self._endpoints.add(key)
-        return key
+        return self._subject(key)
 
     def lose_endpoints(self, key: str) -> str:
         self._endpoints.discard(key)
-        return key
+        return self._subject(key)
 
     def _subject(self, key: str) -> str:
         service = self._services.get(key)

@@ -67,12 +67,14 @@ async def config_reloads(gateway: Envoy) -> dict[str, int | None]:
 
 async def test_a_model_is_taken_over_said_to_be_ready_and_given_back(operator: Operator) -> None:
     operator.serve_model(behavior={"mode": "Off"})
-    await operator.gateway(await operator.start())
+    controller = await operator.start()
+    await operator.gateway(controller)
 
     port = await taken_over(operator)
 
     status = operator.status()
     assert (status["state"], status["share"], status["servingPort"]) == ("Standby", "0%", 80)
+    assert "llama-spillway-pods: " not in controller.log, "the shadow is looked at for its Service only"
     assert [each["port"] for s in operator.service_slices() for each in s["ports"]] == [port]
     assert "selector" not in operator.api.get(f"{operator.path('services')}/llama")["spec"]
 
