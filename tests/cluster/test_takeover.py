@@ -323,8 +323,7 @@ async def test_whatever_happens_it_ends_as_ours_or_as_it_was_and_callers_are_ser
             # Long enough for some of what follows from it, not for all.
             await asyncio.sleep(chance.random() / 5)
         walk.want(stage.exposure())
-        await until(lambda: stage.reason() == "TakenOver" and stage.is_taken())
-        assert stage.targets()["http"] == AT_GATEWAYS
+        await until(lambda: stage.is_taken() and stage.targets()["http"] == AT_GATEWAYS)
         walk.want(None)
         await until(lambda: stage.reason() == RELEASED)
         stage.node.set(stage.namespace, "other")
