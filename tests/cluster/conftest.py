@@ -27,16 +27,23 @@ _names = (f"test-{number}" for number in itertools.count(1))
 _TIMEOUT_S = 300  # the first test of a session also waits for the control plane, or the node, to start
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Builds the programs that are nowhere, before a clock runs: minutes, once."""
-    ours = [item for item in items if {"control_plane", "node"} & set(getattr(item, "fixturenames", ()))]
-    for item in ours:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in _cluster_tests(items):
         if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
-    if ours and not config.option.collectonly:
-        capture = config.pluginmanager.getplugin("capturemanager")
-        with capture.global_and_fixture_disabled(), suppress(subprocess.CalledProcessError):
-            build_missing()  # what fails says why, and is found missing by the test that needs it
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Builds the programs that are nowhere, before a clock runs: minutes, once."""
+    if session.config.option.collectonly or not any(_cluster_tests(session.items)):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled(), suppress(subprocess.CalledProcessError):
+        build_missing()  # what fails says why, and is found missing by the test that needs it
+
+
+def _cluster_tests(items: list[pytest.Item]) -> Iterator[pytest.Item]:
+    return (item for item in items if {"control_plane", "node"} & set(getattr(item, "fixturenames", ())))
 
 
 @pytest.fixture(scope="session")

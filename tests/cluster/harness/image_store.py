@@ -11,7 +11,9 @@ import json
 import os
 import platform
 import tarfile
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +21,7 @@ from typing import Any
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+_KEPT_S = 7 * 24 * 3600
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 OPEN_TO_ALL = "tmp"  # the folder of an image where every user may write
 
@@ -48,6 +51,8 @@ class ImageStore:
         if note.exists():
             known = Blob(**json.loads(note.read_text()))
             if self.path(known.digest).exists():
+                note.touch()
+                self.path(known.digest).touch()
                 return known
         partial = self.blobs / f"partial-{os.getpid()}"
         with partial.open("wb") as output, tarfile.open(fileobj=output, mode="w") as tar:
@@ -74,6 +79,13 @@ class ImageStore:
         )
         (self.tags / name).mkdir(parents=True, exist_ok=True)
         (self.tags / name / tag).write_text(manifest.digest)
+
+    def prune(self) -> None:
+        """Removes what no run of the last week has used."""
+        for path in self.blobs.iterdir():
+            with suppress(FileNotFoundError):  # another run does the same
+                if path.stat().st_mtime < time.time() - _KEPT_S:
+                    path.unlink()
 
     def path(self, digest: str) -> Path:
         """Where a blob is."""

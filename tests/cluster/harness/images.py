@@ -66,6 +66,7 @@ def make_all(tags: Path) -> ImageStore:
     )
     for name, image in (("coredns", COREDNS), ("metrics-server", METRICS_SERVER)):
         store.image(*_name(image), [scratch, _static(store, program(name))], Entrypoint=[f"/{name}"])
+    store.prune()
     return store
 
 
