@@ -1,69 +1,28 @@
 """Remotes by name, in a real Envoy against a real DNS server: answers that change, fail, or are late."""
 
-import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
-from ipaddress import ip_address
-from typing import cast
 
 import pytest
 import pytest_asyncio
-from dnslib import AAAA, QTYPE, RCODE, RR, A, DNSRecord
 
 from tests.envoy.conftest import ipv6_or_skip
-from tests.envoy.world import World, eventually, model, remote, until, world
+from tests.envoy.dns import Dns, name_server
+from tests.envoy.world import World, eventually, model, remote, world
 from tests.support.backends import Backend, http_backend
 from xds import ir
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
-TTL_S = 1
-
-
-class Dns(asyncio.DatagramProtocol):
-    """A name server on loopback. `zone`: name -> addresses, or the code of a refusal, or None to say nothing."""
-
-    def __init__(self) -> None:
-        self.zone: dict[str, list[str] | str | None] = {}
-        self.asked: Counter[str] = Counter()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        query = DNSRecord.parse(data)
-        name = str(query.q.qname).rstrip(".")
-        self.asked[name] += 1
-        known = self.zone.get(name, "NXDOMAIN")
-        if known is None:
-            return
-        reply = query.reply()
-        if isinstance(known, str):
-            reply.header.rcode = getattr(RCODE, known)
-        else:
-            for address in known:
-                kind, data_of = (QTYPE.A, A) if ip_address(address).version == 4 else (QTYPE.AAAA, AAAA)
-                if kind == query.q.qtype:
-                    reply.add_answer(RR(name, kind, rdata=data_of(address), ttl=TTL_S))
-        self.transport.sendto(reply.pack(), addr)
-
-    async def asked_again(self, name: str) -> None:
-        """Waits for three more rounds of questions (two each): by the third, the first's answer has had its effect."""
-        seen = self.asked[name]
-        await until(lambda: self.asked[name] >= seen + 6)
-
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def dns() -> AsyncIterator[Dns]:
-    transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(Dns, local_addr=("127.0.0.1", 0))
-    yield protocol
-    transport.close()
+    async with name_server() as server:
+        yield server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory, dns: Dns) -> AsyncIterator[World]:
-    address, port = dns.transport.get_extra_info("sockname")
-    async with world(tmp_path_factory.mktemp("envoy"), dns_resolvers=(ir.Endpoint(address, port),)) as running:
+    async with world(tmp_path_factory.mktemp("envoy"), dns_resolvers=(ir.Endpoint(*dns.address),)) as running:
         yield running
 
 
