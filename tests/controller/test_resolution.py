@@ -46,7 +46,7 @@ def theirs(**config: Any) -> ClusterWorld:
 
 
 def test_a_service_of_another_namespace_yields_neither_host_nor_endpoint_nor_exposure() -> None:
-    found = theirs().give(refers("serviceRef")).accept("a")
+    found = theirs().give(refers("serviceRef"), workload()).accept("a")
     assert found.routes[KEY].hosts == ("llama",), "the model's own name"
     assert addresses(found) == []
     assert found.exposed == {KEY: None}
@@ -279,26 +279,12 @@ def policy(name: str, namespace: str = "default", **spec: Any) -> Policy:
     return parsed.model
 
 
-REMOTES = [
-    {
-        "name": "paris",
-        "host": "paris.example.com",
-        "location": {"country": "fr"},
-        "flavors": [{"type": "gpu", "name": "t4"}],
-    },
-    {
-        "name": "lyon",
-        "host": "lyon.example.com",
-        "location": {"country": "fr"},
-        "flavors": [{"type": "gpu", "name": "h100"}],
-    },
-    {
-        "name": "bonn",
-        "host": "bonn.example.com",
-        "location": {"country": "de"},
-        "flavors": [{"type": "gpu", "name": "t4"}],
-    },
-]
+def remote(name: str, country: str, gpu: str) -> Json:
+    declared = {"location": {"country": country}, "flavors": [{"type": "gpu", "name": gpu}]}
+    return {"name": name, "host": f"{name}.example.com", **declared}
+
+
+REMOTES = [remote("paris", "fr", "t4"), remote("lyon", "fr", "h100"), remote("bonn", "de", "t4")]
 
 
 def governed(*names: str, **ref: Any) -> Applied:
@@ -357,12 +343,13 @@ def test_what_a_policy_does_not_reach_is_noted() -> None:
     made = manifest()
     made["spec"]["policies"] = [{"refType": "localPolicy", "name": "f"}, {"refType": "remotePolicy", "name": "far"}]
     found = leader().give(places("f", "fr"), model_from(made))
-    assert found.condition("Accepted") == (
-        "True",
-        "Accepted",
-        "The manifest is valid; Policy far is known to Beamlit only and is not applied here; "
+    status, reason, message = found.condition("Accepted")
+    assert (status, reason) == ("True", "Accepted")
+    assert message.split("; ") == [
+        "The manifest is valid",
+        "Policy far is known to Beamlit only and is not applied here",
         "remote remote declares no location, so no Policy restricts it by that.",
-    )
+    ]
 
 
 def test_metrics_of_a_cluster_are_asked_for_the_workloads_pods() -> None:
