@@ -25,6 +25,7 @@ from controller.adapters.host import StartError, join, write_addresses
 from controller.adapters.kubernetes.client import Cluster, ConnectError
 from controller.adapters.kubernetes.election import Election
 from controller.adapters.kubernetes.metrics_api import MetricsApiSource
+from controller.adapters.kubernetes.peers import Peers
 from controller.adapters.kubernetes.recorder import Recorder
 from controller.adapters.kubernetes.source import Source, where_of
 from controller.adapters.kubernetes.status_writer import StatusWriter
@@ -102,14 +103,23 @@ class InCluster(Runtime):
             tell_holder=lambda holder: queue.put_nowait(events.Elected(holder == options.identity)),
             terms=terms,
         )
+        self.peers = Peers(
+            cluster,
+            cluster.namespace,
+            lease.name,
+            options.identity,
+            self.engine.peer_report,
+            queue.put_nowait,
+            leads=lambda: self.election.leads,
+        )
 
     def parts(self) -> tuple[Coroutine[object, object, None], ...]:
-        adapters = self.metrics_api, self.recorder, self.writer, self.reporter, self.takeover, self.election
-        return *super().parts(), *(each.run() for each in adapters)
+        telling = self.recorder, self.writer, self.reporter, self.takeover
+        return *super().parts(), *(each.run() for each in (self.metrics_api, *telling, self.election, self.peers))
 
     def status(self) -> dict[str, object]:
-        replica = {"identity": self.options.identity, "leader": self.election.holder}
-        return {**super().status(), "replica": replica, "problems": self.source.troubles}
+        replica = {"identity": self.options.identity, "leader": self.election.holder, "others": self.peers.names}
+        return {**super().status(), "replica": replica, "problems": [*self.source.troubles, *self.peers.troubles]}
 
     def not_ready(self) -> str:
         """Gateways find this controller once it is ready, so it must not wait for them."""
