@@ -41,11 +41,10 @@ def test_a_layer_is_made_once(store: ImageStore, program: Path) -> None:
 @pytest.mark.parametrize("change", ["content", "mode", "name"])
 def test_a_layer_is_made_anew_when_a_file_changes(store: ImageStore, program: Path, change: str) -> None:
     before = store.layer({"/program": program})
-    match change:
-        case "content":
-            program.write_text("other")
-        case "mode":
-            program.chmod(0o600)
+    if change == "content":
+        program.write_text("other")
+    if change == "mode":
+        program.chmod(0o600)
     assert store.layer({f"/{'renamed' if change == 'name' else 'program'}": program}) != before
 
 

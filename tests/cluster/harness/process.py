@@ -15,6 +15,8 @@ START_S = 120.0  # half a minute was seen on a machine with much else to do
 _ROOT = Path(__file__).parents[3]
 _LOG_TAIL_LINES = 20
 _LOG_LINE_CHARACTERS = 300
+# The shell is for a parent that ended before setpriv could ask to be told.
+_ENDS_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"')
 
 Command = Sequence[str | Path]
 
@@ -30,7 +32,7 @@ class Process:
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                [*_ENDS_WITH_PARENT, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
