@@ -253,6 +253,22 @@ async def test_a_watch_that_ends_at_once_is_not_asked_for_without_pause(api: Fak
         await until(lambda: "ends the watch as soon as it begins" in reflector.trouble)
 
 
+async def test_a_watch_that_lasted_is_no_failure_when_it_breaks_off(
+    api: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reflector_module, "GOOD_S", 0.0)
+    monkeypatch.setattr(reflector_module, "next_retry_s", lambda pace, failures, jitter: 3_600.0 * (failures - 1))
+
+    async def watched(times: int) -> None:
+        await until(lambda: len(api.watched) == times and api.watches)
+
+    async with reflecting(cluster, Seen()) as reflector:
+        for times in range(1, 5):
+            await watched(times)
+            api.cut()
+        assert reflector.trouble == ""
+
+
 async def test_selectors_and_metadata_only_are_asked_for(api: FakeApi, cluster: Cluster) -> None:
     selection = Selection(PATH, label_selector="app=php", field_selector="metadata.name=x", metadata_only=True)
     async with reflecting(cluster, Seen(), selection):

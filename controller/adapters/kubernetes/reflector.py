@@ -33,6 +33,8 @@ PAGE = 500
 """Objects of one answer to a list."""
 WATCH_S = 240
 """A watch is asked for anew after one to two times this long."""
+GOOD_S = 2.0
+"""A watch that lasted this long was none that failed, though nothing may have happened."""
 PACE = Pace(first_retry_s=0.5, longest_retry_s=30.0)
 
 log = logging.getLogger(__name__)
@@ -206,15 +208,18 @@ class Reflector(Generic[T]):
             "resourceVersion": self._version,
             "timeoutSeconds": str(int(WATCH_S * (1.0 + self._jitter()))),
         }
-        began_s = asyncio.get_running_loop().time()
-        heard = False
-        async with self._cluster.watch(self.selection.path, query, accept=accept) as lines:
-            self._recovered()
-            async for line in lines:
-                self._take(_decoded(_event, line))
+        clock = asyncio.get_running_loop().time
+        began_s = clock()
+        try:
+            async with self._cluster.watch(self.selection.path, query, accept=accept) as lines:
+                self._recovered()
+                async for line in lines:
+                    self._take(_decoded(_event, line))
+                    self._failures = 0
+        finally:
+            if clock() >= began_s + GOOD_S:
                 self._failures = 0
-                heard = True
-        if not heard and asyncio.get_running_loop().time() - began_s < 1.0:
+        if clock() < began_s + GOOD_S:
             raise ApiError(0, "WatchClosed", "the API server ends the watch as soon as it begins")
 
     def _take(self, event: _WatchEvent) -> None:
