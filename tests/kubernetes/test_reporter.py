@@ -1,0 +1,108 @@
+"""When statuses are handed on, and when they are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from controller.adapters.kubernetes.source import Seen
+from controller.events import Kind, Refused
+from controller.parsing import Problem
+from controller.reporter import METRICS_EVERY_S, Reporter, time_text
+from tests.controller.cluster_world import ClusterWorld, leader, served, workload
+
+KEY = "default/llama"
+
+
+class Desk:
+    """A reporter, its engine, and what it handed on."""
+
+    def __init__(self) -> None:
+        self.world: ClusterWorld = leader()
+        self.world.give(workload(), *served("llama"))
+        self.models = {KEY: Seen("uid-1", ())}
+        self.written: list[Mapping[str, object]] = []
+        self.reporter = Reporter(self.world.engine, self.models, self, None, lambda: self.world.now)
+
+    def put(self, key: str, uid: str, status: Mapping[str, object]) -> None:
+        assert (key, uid) == (KEY, self.models[KEY].uid)
+        self.written.append(status)
+
+    def forget(self, key: str) -> None:
+        pass
+
+    def report(self) -> int:
+        """How many statuses are handed on now."""
+        before = len(self.written)
+        self.reporter.mark(self.world.engine.take_touched())
+        self.reporter.report()
+        return len(self.written) - before
+
+
+def at_work() -> Desk:
+    desk = Desk()
+    desk.reporter.resume()
+    assert desk.report() == 1
+    return desk
+
+
+def test_who_does_not_lead_reports_nothing() -> None:
+    desk = Desk()
+    assert desk.report() == 0
+    desk.reporter.resume()
+    desk.reporter.pause()
+    assert desk.report() == 0
+
+
+def test_the_same_is_not_handed_on_twice() -> None:
+    desk = at_work()
+    desk.reporter.mark([KEY])
+    assert desk.report() == 0
+
+
+def test_a_change_of_state_is_handed_on_at_once() -> None:
+    desk = at_work()
+    desk.world.read(100.0, every=1.0, times=10)
+    assert desk.report() == 1
+    assert desk.written[-1]["state"] == "Overflowing"
+
+
+def test_values_of_metrics_wait_their_turn() -> None:
+    desk = at_work()
+    desk.world.read(1.0)
+    assert desk.report() == 1, "the metric is known from now on"
+    desk.world.read(1.5)
+    assert desk.report() == 0
+    desk.world.wait(METRICS_EVERY_S)
+    desk.world.read(1.5, every=0.0)
+    assert desk.report() == 1
+    assert desk.written[-1]["metric"] == "queue_length: 1.5"
+
+
+def test_a_new_leader_reports_everything_once_more() -> None:
+    desk = at_work()
+    desk.reporter.pause()
+    desk.reporter.resume()
+    assert desk.report() == 1
+
+
+def test_a_model_that_was_made_anew_does_not_inherit_times() -> None:
+    desk = at_work()
+    desk.models[KEY] = Seen("uid-2", ())
+    desk.reporter.mark([KEY])
+    desk.world.now += 3_600
+    assert desk.report() == 1
+    conditions = desk.written[-1]["conditions"]
+    assert isinstance(conditions, list)
+    assert {each["lastTransitionTime"] for each in conditions} == {time_text(desk.world.now)}
+
+
+def test_one_that_cannot_be_used_is_told_why() -> None:
+    desk = Desk()
+    desk.models["default/bad"] = Seen("uid-3", ())
+    desk.world.give(Refused(Kind.MODEL_DEPLOYMENT, "default/bad", (Problem("spec.model", "is missing"),)))
+    written: dict[str, Mapping[str, object]] = {}
+    desk.put = lambda key, uid, status: written.update({key: status})  # type: ignore[method-assign]
+    desk.reporter.resume()
+    desk.reporter.report()
+    assert "spec.model: is missing" in str(written["default/bad"])
+    assert KEY in written
