@@ -1,4 +1,4 @@
-"""A ModelDeployment's status: what people read, what the next leader goes on with, and what may be written less often."""
+"""A ModelDeployment's status: what people read, what the next leader goes on with, what may be written less often."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def test_a_condition_keeps_the_time_at_which_its_status_changed() -> None:
 
 
 def test_a_status_that_somebody_else_mangled_is_no_trouble() -> None:
-    for before in ({"conditions": None}, {"conditions": "x"}, {"conditions": [1, None]}):
+    mangled: list[Json] = [{"conditions": None}, {"conditions": "x"}, {"conditions": [1, None]}]
+    for before in mangled:
         assert len(dated([Condition("Ready", "True", "R", "m")], before, NOW)) == 1
 
 
