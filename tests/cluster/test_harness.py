@@ -113,8 +113,6 @@ def test_two_runs_at_once_share_nothing() -> None:
 
 KILLED_RUN = """
 import sys
-from contextlib import ExitStack
-from pathlib import Path
 from tests.cluster.harness.process import Process
 from tests.cluster.harness.slot import take_slot
 
@@ -131,7 +129,6 @@ def test_of_a_run_that_is_killed_no_process_and_no_folder_stays() -> None:
         number, folder, pid = run.stdout.readline().split()
         run.send_signal(signal.SIGKILL)
     left = Path(folder) / "log"
-    assert left.exists()
     wait_until(lambda: not Path(f"/proc/{pid}").exists(), DEADLINE_S, "its process has ended")
 
     with ExitStack() as stack:

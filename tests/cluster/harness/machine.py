@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tests.cluster.harness.api import wait_until
@@ -158,14 +158,16 @@ def _make_cgroups(name: str) -> None:
 
 
 def _remove_cgroups(name: str) -> None:
-    """Deepest first; what still has an ending process in it is tried again."""
-    deadline = time.monotonic() + _START_S
     for group in _cgroups(name):
-        while group.exists():
-            for folder, _, _ in os.walk(group, topdown=False):
-                with suppress(OSError):
-                    Path(folder).rmdir()
-            assert time.monotonic() < deadline, f"{group} cannot be removed"
+        wait_until(partial(_is_removed, group), _START_S, f"{group} is empty")
+
+
+def _is_removed(group: Path) -> bool:
+    """Removes what can be removed, deepest first: not what still has an ending process in it."""
+    for folder, _, _ in os.walk(group, topdown=False):
+        with suppress(OSError):
+            Path(folder).rmdir()
+    return not group.exists()
 
 
 def _run(*command: str | Path) -> str:
