@@ -22,11 +22,12 @@ from pathlib import Path
 from controller import collector, events
 from controller.adapters.admin import HEALTH, METRICS, READINESS, AdminServer
 from controller.adapters.host import StartError, join, write_addresses
-from controller.adapters.kubernetes.client import Cluster, ConnectError
+from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.election import Election
 from controller.adapters.kubernetes.metrics_api import MetricsApiSource
 from controller.adapters.kubernetes.peers import Peers
 from controller.adapters.kubernetes.recorder import Recorder
+from controller.adapters.kubernetes.session import ConnectError
 from controller.adapters.kubernetes.source import Source, where_of
 from controller.adapters.kubernetes.status_writer import StatusWriter
 from controller.adapters.kubernetes.takeover import Takeover

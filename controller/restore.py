@@ -15,9 +15,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.kubernetes.client import ApiError, Cluster, ConnectError, path_of
+from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
 from controller.adapters.kubernetes.reflector import PAGE
 from controller.adapters.kubernetes.service_access import carry_out, hold_model, read_world
+from controller.adapters.kubernetes.session import ConnectError
 from controller.adapters.kubernetes.source import Where, where_of
 from controller.adapters.kubernetes.stand_back import take_lease
 from controller.api import MODEL_API_VERSION

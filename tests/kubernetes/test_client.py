@@ -12,7 +12,8 @@ from aiohttp import web
 
 from controller import __version__
 from controller.adapters.kubernetes import client
-from controller.adapters.kubernetes.client import ApiError, Cluster, ConnectError, path_of
+from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
+from controller.adapters.kubernetes.session import ConnectError
 from tests.kubernetes.fake_api import FakeApi, connected, kubeconfig, status
 from tests.kubernetes.tasks import until
 

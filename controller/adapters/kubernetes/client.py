@@ -10,27 +10,21 @@ rotated, exec plugins have to be run again. All else is the caller's, who knows 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
-from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
-from yaml import YAMLError
+from kubernetes.aio.config import ConfigException
 
-from controller import __version__
+from controller.adapters.kubernetes.session import DEAD_AFTER_S, Access, ConnectError, Request, Session, load_access
 from controller.objects import MANAGER
 
 JSON = "application/json"
@@ -45,10 +39,6 @@ priority and fairness; a rate limit of ours would only hold up the one request t
 RELOAD_PAUSE_S = 10.0
 """Credentials that were refused are read anew at most this often."""
 
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_CONNECT_S = 10.0
-_DEAD_AFTER_S = 30
-"""A peer that answers no TCP keepalive for this long is gone: a watch would not notice otherwise."""
 _WORDS_MAX = 500
 
 
@@ -63,28 +53,6 @@ class ApiError(Exception):
         self.status = status
         self.reason = reason
         self.message = message
-
-
-class ConnectError(Exception):
-    """Where the API server is, or who we are there, cannot be told; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Access:
-    """`configuration`: the library's. `namespace`: the one we are in, or that the kubeconfig's context names."""
-
-    configuration: Configuration
-    namespace: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    timeout_s: float
-    body: object = None
 
 
 def path_of(group_version: str, plural: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
@@ -105,10 +73,10 @@ def micro_time(at_s: float) -> str:
 class Cluster:
     """A Kubernetes API server, as one user. `namespace`: the one we run in, or that the kubeconfig's context names."""
 
-    def __init__(self, access: _Access, load: Callable[[], Awaitable[_Access]]) -> None:
+    def __init__(self, access: Access, load: Callable[[], Awaitable[Access]]) -> None:
         self.namespace = access.namespace
         self._load = load
-        self._session = _Session(access.configuration)
+        self._session = Session(access.configuration)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._loading = asyncio.Lock()
         self._loaded_at_s = float("-inf")
@@ -119,7 +87,7 @@ class Cluster:
 
         Sends nothing yet. Raises ConnectError.
         """
-        load = partial(_load, kubeconfig, context)
+        load = partial(load_access, kubeconfig, context)
         return cls(await load(), load)
 
     async def request(
@@ -135,7 +103,7 @@ class Cluster:
     ) -> bytes:
         """The answer's body. `body`: plain JSON values. Raises ApiError."""
         headers = {"Accept": accept, "Content-Type": content_type}
-        request = _Request(method, path, query or {}, headers, timeout_s, body)
+        request = Request(method, path, query or {}, headers, timeout_s, body)
         async with self._slots, self._exchange(request) as response:
             return await response.read()
 
@@ -179,8 +147,8 @@ class Cluster:
         `query` has timeoutSeconds: a server that does not keep to it is left a while after. Raises ApiError, also where
         the stream breaks off.
         """
-        timeout_s = float(query["timeoutSeconds"]) + _DEAD_AFTER_S
-        request = _Request("GET", path, {**query, "watch": "true"}, {"Accept": accept}, timeout_s)
+        timeout_s = float(query["timeoutSeconds"]) + DEAD_AFTER_S
+        request = Request("GET", path, {**query, "watch": "true"}, {"Accept": accept}, timeout_s)
         async with self._exchange(request) as response:
             yield _lines(response.content)
 
@@ -188,7 +156,7 @@ class Cluster:
         await self._session.retire()
 
     @asynccontextmanager
-    async def _exchange(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _exchange(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """A good answer, its body still to be read. Raises ApiError, and makes one of what fails while it is read."""
         try:
             async with self._answer(request) as response:
@@ -204,7 +172,7 @@ class Cluster:
             raise ApiError(0, "Credentials", str(error)) from error
 
     @asynccontextmanager
-    async def _answer(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _answer(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to a request, or to its repetition with new credentials."""
         session = self._session
         async with session.exchange(request) as response:
@@ -214,7 +182,7 @@ class Cluster:
         async with self._session.exchange(request) as response:
             yield response
 
-    async def _reload(self, refused: _Session) -> bool:
+    async def _reload(self, refused: Session) -> bool:
         """Whether there is another session than that one."""
         async with self._loading:
             if self._session is not refused:
@@ -222,64 +190,9 @@ class Cluster:
             if time.monotonic() < self._loaded_at_s + RELOAD_PAUSE_S:
                 return False
             self._loaded_at_s = time.monotonic()
-            self._session = _Session((await self._load()).configuration)
+            self._session = Session((await self._load()).configuration)
         await refused.retire()
         return True
-
-
-class _Session:
-    """Connections with one set of credentials. Once retired, it closes with the last exchange that goes on."""
-
-    def __init__(self, configuration: Configuration) -> None:
-        self._configuration = configuration
-        self._rest = _Rest(configuration)
-        self._exchanges = 0
-        self._retired = False
-
-    @asynccontextmanager
-    async def exchange(self, request: _Request) -> AsyncIterator[aiohttp.ClientResponse]:
-        self._exchanges += 1
-        try:
-            async with await self._send(request) as response:
-                yield response
-        finally:
-            self._exchanges -= 1
-            await self._close_if_done()
-
-    def refused(self, response: aiohttp.ClientResponse) -> bool:
-        """Whether the credentials were, or there are none: an exec plugin that failed leaves us anonymous."""
-        anonymous = not (self._configuration.api_key or self._configuration.cert_file)
-        return response.status == HTTPStatus.UNAUTHORIZED or (response.status == HTTPStatus.FORBIDDEN and anonymous)
-
-    async def retire(self) -> None:
-        self._retired = True
-        await self._close_if_done()
-
-    async def _close_if_done(self) -> None:
-        if self._retired and not self._exchanges:
-            await self._rest.close()
-
-    async def _send(self, request: _Request) -> aiohttp.ClientResponse:
-        headers = {**request.headers, "User-Agent": f"{MANAGER}/{__version__}"}
-        if token := await self._configuration.get_api_key_with_prefix("BearerToken"):
-            headers["Authorization"] = token
-        path = f"{request.path}?{urlencode(request.query)}" if request.query else request.path
-        answer = await self._rest.request(
-            request.method,
-            self._configuration.host + path,
-            headers=headers,
-            body=request.body,
-            _request_timeout=aiohttp.ClientTimeout(total=request.timeout_s, sock_connect=_CONNECT_S),
-        )
-        response: aiohttp.ClientResponse = answer.response
-        return response
-
-
-class _Rest(RESTClientObject):  # type: ignore[misc] # not typed
-    """The library's session, without its limit of connections: each watch has one for itself."""
-
-    def _create_connector(self) -> aiohttp.TCPConnector:
-        return aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, socket_factory=_socket)
 
 
 _BY_US = {"fieldManager": MANAGER}
@@ -292,40 +205,6 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
         *lines, begun = (begun + chunk).split(b"\n")
         for line in lines:
             yield line
-
-
-def _socket(address: tuple[Any, ...]) -> socket.socket:
-    family, kind, protocol, *_ = address
-    sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_KEEPIDLE", _DEAD_AFTER_S // 2),
-        ("TCP_KEEPINTVL", _DEAD_AFTER_S // 6),
-        ("TCP_KEEPCNT", 3),
-    ):
-        if hasattr(socket, option):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return sock
-
-
-async def _load(kubeconfig: Path | None, context: str | None) -> _Access:
-    try:
-        if kubeconfig is None and context is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-            return _load_in_pod()
-        files = str(kubeconfig or os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
-        if not any(map(os.path.isfile, files.split(os.pathsep))):
-            raise ConnectError(f"there is no kubeconfig at {files}, and this is no pod")
-        configuration = Configuration()
-        loader = await load_kube_config(files, context, configuration, persist_config=False)
-        return _Access(configuration, loader.current_context["context"].get("namespace") or "default")
-    except (ConfigException, OSError, ValueError, YAMLError) as error:
-        raise ConnectError(str(error)) from error
-
-
-def _load_in_pod() -> _Access:
-    configuration = Configuration()
-    load_incluster_config(configuration)
-    return _Access(configuration, _NAMESPACE_FILE.read_text().strip())
 
 
 def _decoded(body: bytes) -> dict[str, Any]:
