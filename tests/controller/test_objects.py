@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import pytest
@@ -10,14 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.objects import (
+    MANAGED_BY_LABEL,
+    MANAGER,
+    SELECTOR_ANNOTATION,
     EndpointSlice,
     Resolved,
     Secret,
     Service,
+    equalities,
     parse_endpoint_slice,
     parse_secret,
     parse_service,
     ready_endpoints,
+    shadow_key,
+    shadow_name,
 )
 from controller.parsing import Invalid, Parsed
 from xds.ir import Endpoint, Protocol
@@ -154,6 +161,70 @@ def test_http2_is_spoken_where_the_service_or_its_slice_says_so(protocol: str | 
     of_slice = endpoint_slice("10.0.0.1", ports=[{"port": 8000, "appProtocol": protocol}])
     assert resolved(of_service, endpoint_slice("10.0.0.1")).protocol is expected
     assert resolved(service(), of_slice).protocol is expected
+
+
+# What is taken over
+
+
+def test_a_service_is_taken_when_it_has_no_selector_and_says_which_it_had() -> None:
+    def read(annotations: Json, **spec: Any) -> bool:
+        metadata = {"name": "llama", "annotations": annotations}
+        parsed = parse_service({"metadata": metadata, "spec": {"ports": [{"port": 80}], **spec}})
+        assert isinstance(parsed, Parsed)
+        return parsed.model.taken
+
+    kept = {SELECTOR_ANNOTATION: "app=llama"}
+    assert read(kept)
+    assert not read(kept, selector={"app": "llama"})
+    assert not read({})
+
+
+def test_a_slice_says_who_manages_it() -> None:
+    ours = slice_manifest("10.0.0.1")
+    ours["metadata"]["labels"][MANAGED_BY_LABEL] = MANAGER
+    parsed = parse_endpoint_slice(ours)
+    assert isinstance(parsed, Parsed)
+    assert (parsed.model.managed_by, endpoint_slice("10.0.0.1").managed_by) == ("spillway", "")
+
+
+def test_a_shadow_has_a_name_of_its_own_that_kubernetes_takes_however_long_the_services_is() -> None:
+    assert shadow_name("llama") == "llama-spillway-pods"
+    assert shadow_key("team/llama") == "team/llama-spillway-pods"
+    long = [63 * "a", 62 * "a" + "b", 49 * "a", 50 * "a"]
+    names = [shadow_name(name) for name in long]
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= 63 and re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name) for name in names)
+
+
+@given(st.from_regex(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True))
+def test_a_shadow_is_never_its_services_or_its_own_shadow(name: str) -> None:
+    assert len({name, shadow_name(name), shadow_name(shadow_name(name))}) == 3
+    assert max(len(shadow_name(name)), len(shadow_name(shadow_name(name)))) <= 63
+
+
+@pytest.mark.parametrize(
+    ("text", "selector"),
+    [
+        ("app=llama", {"app": "llama"}),
+        ("app=llama,tier=gpu", {"app": "llama", "tier": "gpu"}),
+        ("app=", {"app": ""}),
+        ("", None),
+        ("app", None),
+        ("!app", None),
+        ("app!=llama", None),
+        ("app==llama", None),
+        ("app in (llama,mistral)", None),
+        ("app=llama,tier notin (cpu)", None),
+    ],
+)
+def test_a_selector_of_equal_values_is_one_that_a_service_can_have(text: str, selector: Json | None) -> None:
+    assert equalities(text) == selector
+
+
+def test_the_port_that_callers_use_is_the_first_of_tcp_unless_it_is_named_by_its_number() -> None:
+    udp, first, second = {"port": 53, "protocol": "UDP"}, {"name": "a", "port": 80}, {"name": "b", "port": 81}
+    several = service({**udp, "name": "dns"}, first, second)
+    assert [port and port.port for port in map(several.tcp_port, (None, 80, 81, 53))] == [80, 80, 81, None]
 
 
 # Reading
