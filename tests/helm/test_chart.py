@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from controller import settings
+from controller import __version__, settings
 from controller.__main__ import main
 from controller.settings import Loaded
 from tests.cluster.harness.programs import program
@@ -60,6 +60,10 @@ def test_what_is_installed(name: str, arguments: tuple[str, ...]) -> None:
     if UPDATE:
         golden.write_text(found)
     assert found == golden.read_text()
+
+
+def test_the_chart_is_of_the_controllers_version() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
 
 
 @pytest.mark.parametrize("arguments", [(), AS_DOCUMENTED])
@@ -134,6 +138,30 @@ def test_a_changed_configuration_restarts_the_controller_and_nothing_else() -> N
     before, after = pods(chart.objects()), pods(chart.objects("--set", "config.workspace=other"))
     changed = {name for name in before if before[name]["metadata"] != after[name]["metadata"]}
     assert changed == {"sw-spillway-controller"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "models", "references"),
+    [
+        ((), ["default"], ["default"]),
+        (("--set", "config.namespaces=null"), ["default"], ["default"]),
+        (("--set", r"config.namespaces=b\, a\,"), ["a", "b"], ["a", "b"]),
+        (("--set", "config.namespaces="), [None], [None]),
+        (("--set", "config.namespaces=a,config.referenceNamespaces={b}"), ["a"], ["a", "b"]),
+        (("--set", "config.namespaces=a,config.referenceNamespaces={*}"), ["a"], [None]),
+        (("--set", "config.namespaces=a,allowedNamespaces={a,c}"), ["a"], ["a", "c"]),
+    ],
+)
+def test_rights_are_granted_where_the_controller_works(
+    arguments: tuple[str, ...], models: list[str | None], references: list[str | None]
+) -> None:
+    made = [each for each in chart.objects(*arguments) if each["kind"] in ("Role", "ClusterRole")]
+
+    def granted(scope: str) -> list[str | None]:
+        return [each["metadata"].get("namespace") for each in made if each["metadata"]["name"].endswith(scope)]
+
+    assert granted("-models") == models
+    assert granted("-references") == references
 
 
 # Secrets

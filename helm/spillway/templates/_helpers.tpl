@@ -44,7 +44,8 @@ capabilities: {drop: [ALL]}
 {{- /* Namespaces as JSON: those of the models, and those that models refer to; empty: all. */ -}}
 {{- define "spillway.modelNamespaces" -}}
 {{- $namespaces := list -}}
-{{- range splitList "," (.Values.config.namespaces | default "") -}}
+{{- /* Not given is the controller's own default, and something else than "". */ -}}
+{{- range splitList "," (ternary "default" .Values.config.namespaces (kindIs "invalid" .Values.config.namespaces)) -}}
 {{- $namespaces = append $namespaces (trim .) -}}
 {{- end -}}
 {{- compact $namespaces | uniq | sortAlpha | toJson -}}
