@@ -157,21 +157,9 @@ def test_what_is_no_pod_is_no_gateway() -> None:
     assert gateways(("IPv4", "", "10.0.0.1", True)) == ()
 
 
-def test_a_model_comes_with_what_was_saved_of_it() -> None:
-    spec = {"model": "php", "modelSourceRef": {"kind": "Deployment", "name": "php"}}
-    obj = {"apiVersion": "deployment.beamlit.com/v1alpha1", "kind": "ModelDeployment", "spec": spec}
-
-    model, saved = decode.model_deployment(body({**obj, "status": {"decision": {"state": "Standby"}}}))
-
-    assert (model.key, model.metadata.uid, saved) == ("shop/php", "u", {"state": "Standby"})
-    assert decode.model_deployment(body(obj))[1] == {}
-    assert decode.model_deployment(body({**obj, "status": {"state": "Standby"}}))[1] == {}
-
-
 def test_other_kinds_are_read_as_from_files() -> None:
     policy = {"apiVersion": "authorization.beamlit.com/v1alpha1", "spec": {"type": "location"}}
 
-    assert decode.service(body({"spec": {"ports": [{"port": 80}]}})).ports[0].port == 80
     assert decode.secret(body({"data": {"token": "c2VjcmV0"}})).data == {"token": b"secret"}
     assert decode.policy(body(policy)).spec.type == "location"
 
@@ -193,7 +181,7 @@ def test_other_kinds_are_read_as_from_files() -> None:
             Problem("metadata.labels[kubernetes.io/service-name]", "is required: it names the Service"),
         ),
         (decode.workload(Kind.DEPLOYMENT), body({}), Problem("", "object missing required field `spec`")),
-        (decode.service, b"7", Problem("", "expected `object`, got `int`")),
+        (decode.secret, b"7", Problem("", "expected `object`, got `int`")),
         (
             decode.secret,
             body({"data": {"token": "not base64"}}),

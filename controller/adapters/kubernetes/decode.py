@@ -15,7 +15,7 @@ import msgspec
 
 from controller import api, objects
 from controller.adapters.kubernetes.reflector import UnusableError
-from controller.api import LabelSelector, ModelDeployment, Policy
+from controller.api import LabelSelector, Policy
 from controller.events import Kind
 from controller.objects import (
     MANAGED_BY_LABEL,
@@ -23,7 +23,6 @@ from controller.objects import (
     EndpointSlice,
     GatewayPod,
     Secret,
-    Service,
     SliceEndpoint,
     SlicePort,
     Workload,
@@ -210,24 +209,12 @@ def _selector(raw: Json) -> str:
         raise UnusableError(Problem("spec.selector", "is no label selector that is understood here")) from None
 
 
-def service(body: bytes) -> Service:
-    return _good(objects.parse_service(_object(body)))
-
-
 def secret(body: bytes) -> Secret:
     return _good(objects.parse_secret(_object(body)))
 
 
 def policy(body: bytes) -> Policy:
     return _good(api.parse_policy(_object(body)))
-
-
-def model_deployment(body: bytes) -> tuple[ModelDeployment, Json]:
-    """A model, and what was saved of it in its status; nothing is {}."""
-    obj = _object(body)
-    status = obj.get("status")
-    saved = status.get("decision") if isinstance(status, dict) else None
-    return _good(api.parse(obj)), saved if isinstance(saved, dict) else {}
 
 
 def _object(body: bytes) -> Json:

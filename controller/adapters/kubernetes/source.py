@@ -20,7 +20,7 @@ import msgspec
 from controller import api, events, objects
 from controller.adapters.kubernetes import decode
 from controller.adapters.kubernetes.client import Cluster, path_of
-from controller.adapters.kubernetes.reflector import Handler, Reflector, Reflectors, Selection, selections
+from controller.adapters.kubernetes.reflector import Handler, Reflector, Reflectors, Selection, as_events, selections
 from controller.events import Event, Kind
 from controller.kube_status import saved_of
 from controller.objects import SERVICE_LABEL, EndpointSlice
@@ -132,7 +132,7 @@ class Source:
         for key in sorted(wanted - self._secrets):
             namespace, _, name = key.partition("/")
             selection = Selection(path_of("v1", "secrets", namespace), field_selector=f"metadata.name={name}")
-            handler = self._handler(Kind.SECRET, decode.secret)
+            handler = as_events(Kind.SECRET, decode.secret, self.emit)
             self._reflectors.start(f"Secret {key}", Reflector(self._cluster, selection, handler))
         self._secrets = wanted
 
@@ -141,10 +141,10 @@ class Source:
         models = Handler(_object, self._see_model, self._lose_model, partial(self._refuse, Kind.MODEL_DEPLOYMENT))
         self._add("ModelDeployment", selections(GROUP, "modeldeployments", where.namespaces), models)
         policies = selections(api.POLICY_API_VERSION, "policies", where.referred)
-        self._add("Policy", policies, self._handler(Kind.POLICY, decode.policy))
+        self._add("Policy", policies, as_events(Kind.POLICY, decode.policy, self.emit))
         for kind, plural in WORKLOADS.items():
             workloads = selections("apps/v1", plural, where.referred)
-            self._add(str(kind), workloads, self._handler(kind, decode.workload(kind)))
+            self._add(str(kind), workloads, as_events(kind, decode.workload(kind), self.emit))
         services = Handler(_object, self._see_service, self._lose_service, partial(self._refuse, Kind.SERVICE))
         self._add("Service", selections("v1", "services", where.referred), services)
         slices = Handler(decode.endpoint_slice, self._see_slice, self._lose_slice, self._refuse_slice)
@@ -163,14 +163,6 @@ class Source:
     def _add(self, kind: str, wanted: Iterable[Selection], handler: Handler[Any]) -> None:
         for selection in wanted:
             self._reflectors.start(f"{kind} {selection}", Reflector(self._cluster, selection, handler))
-
-    def _handler(self, kind: Kind, decoder: Callable[[bytes], events.Object]) -> Handler[events.Object]:
-        return Handler(
-            decoder,
-            change=lambda thing: self.emit(events.Applied(thing)),
-            remove=lambda key: self.emit(events.Removed(kind, key)),
-            refuse=partial(self._refuse, kind),
-        )
 
     def _refuse(self, kind: Kind, key: str, problems: tuple[Problem, ...]) -> None:
         self.emit(events.Refused(kind, key, problems))
