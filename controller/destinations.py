@@ -1,8 +1,9 @@
 """Pure: which hosts remotes and token issuers may be at. Whoever may write a ModelDeployment decides where the gateway
 and the controller connect to, so what only they can reach (the node's metadata, loopback) has to be shut.
 
-A host is judged as it is written; what a name resolves to is for a network policy to judge. So each way to write an
-address but the usual one is refused: what one program takes for a name, another connects to (0x7f.1 is 127.0.0.1).
+A host is judged as it is written, and once more by the address that the controller has connected to; what a gateway
+finds behind a name is for a network policy to judge. Each way to write an address but the usual one is refused: what
+one program takes for a name, another connects to (0x7f.1 is 127.0.0.1).
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class Destinations:
         if self.allow and not any(_fits(rule, host, address) for rule in self.allow):
             return f"{host} is no destination that the settings allow"
         return ""
+
+    def denies(self, address: str) -> str:
+        """Why an IP address that a name has led to may not be used, empty if it may."""
+        return Destinations(deny=self.deny).obstacle(address)
 
 
 def check_rule(rule: str) -> str:

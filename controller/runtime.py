@@ -60,7 +60,7 @@ class Runtime:
         self.prometheus = PrometheusSource(settings.metric_informer.prometheus, emit)
         endpoints = settings.metric_informer.endpoints
         self.scraper = EndpointScraper(endpoints.interval_seconds, emit, timeout_s=endpoints.timeout_seconds)
-        self.tokens = TokenKeeper(emit, clock=self.clock)
+        self.tokens = TokenKeeper(emit, clock=self.clock, obstacle=config.destinations.denies)
         self.publisher = Publisher(gateway, emit)
         self.server = Server(self.publisher, self.telemetry)
         self.admin = AdminServer(self.status, self.not_ready, self.telemetry.registry)

@@ -50,7 +50,8 @@ class _Denied:
 class TokenKeeper:
     """Keeps a token for each client. `timeout_s`: for one request. `ca_file` None: the system's authorities.
 
-    `clock` gives seconds since the epoch, `jitter` numbers from 0 to 1.
+    `clock` gives seconds since the epoch, `jitter` numbers from 0 to 1. `obstacle` says why an IP address may not be
+    sent anything, '' if it may.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class TokenKeeper:
         ca_file: str | None = None,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = random.random,
+        obstacle: Callable[[str], str] = lambda address: "",
     ) -> None:
         self._emit = emit
         self._pace = pace
@@ -69,6 +71,7 @@ class TokenKeeper:
         self._ca_file = ca_file
         self._clock = clock
         self._jitter = jitter
+        self._obstacle = obstacle
         self._flights = asyncio.Semaphore(FLIGHTS)
         self._tasks: KeyedTasks[str] = KeyedTasks()
 
@@ -115,7 +118,7 @@ class TokenKeeper:
             scope=list(client.scopes) or None,
         ) as session:
             for scheme in ("https://", "http://"):
-                session.mount(scheme, BoundedAdapter(_ANSWER_BYTES, self._timeout_s))
+                session.mount(scheme, BoundedAdapter(_ANSWER_BYTES, self._timeout_s, self._obstacle))
             try:
                 answer = session.fetch_token(
                     client.token_url,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 import ssl
 import threading
 import time
@@ -18,6 +19,8 @@ from typing import TypeVar
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 T = TypeVar("T")
 
@@ -43,13 +46,24 @@ async def in_thread(work: Callable[[], T], timeout_s: float) -> T:
         return await asyncio.wrap_future(future)
 
 
-class BoundedAdapter(HTTPAdapter):
-    """Reads answers of at most `max_bytes`, and not beyond `timeout_s` after the request. Does not retry."""
+def _nowhere_is_forbidden(address: str) -> str:
+    return ""
 
-    def __init__(self, max_bytes: int, timeout_s: float) -> None:
+
+class BoundedAdapter(HTTPAdapter):
+    """Reads answers of at most `max_bytes`, and not beyond `timeout_s` after the request. Does not retry.
+
+    `obstacle` says why nothing may be sent to an IP address, '' if it may: it is asked about the one that a connection
+    has come to, so a name cannot lead elsewhere between two look-ups.
+    """
+
+    def __init__(
+        self, max_bytes: int, timeout_s: float, obstacle: Callable[[str], str] = _nowhere_is_forbidden
+    ) -> None:
         super().__init__()
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self.poolmanager.pool_classes_by_scheme = _pools(obstacle)
 
     def send(
         self,
@@ -80,6 +94,32 @@ class BoundedAdapter(HTTPAdapter):
             if time.monotonic() > deadline_s:
                 raise urllib3.exceptions.TimeoutError
         return bytes(body)
+
+
+def _pools(obstacle: Callable[[str], str]) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's pools, whose connections are closed before anything is sent where nothing may be."""
+
+    def checked(connection: HTTPConnection, reached: socket.socket) -> socket.socket:
+        if words := obstacle(reached.getpeername()[0]):
+            reached.close()
+            raise urllib3.exceptions.NewConnectionError(connection, words)
+        return reached
+
+    class Plain(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return checked(self, super()._new_conn())
+
+    class Secure(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return checked(self, super()._new_conn())
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
 
 
 def words_of(error: OSError) -> str:

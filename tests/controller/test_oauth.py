@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 from controller.adapters.oauth import TokenKeeper
+from controller.destinations import LOCAL_ONLY, Destinations
 from controller.events import OAuthClient, TokenFailed, TokenIssued
 from controller.refresh import ASSUMED_LIFETIME_S, Pace
 from tests.support.issuer import CLIENT_ID, CLIENT_SECRET, Answer, Issuer, server_context
@@ -228,6 +229,21 @@ async def test_the_secret_does_not_follow_a_redirect(issuer: Issuer) -> None:
             issuer.answer = Answer(status, headers={"Location": other.token_url})
             assert f"HTTP {status}" in await refusal(client(issuer.token_url))
         assert other.requests == 0
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_defect_19_nothing_is_sent_where_a_name_leads_if_that_is_denied(scheme: str) -> None:
+    sent: list[bytes] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent.append(await reader.read())
+        writer.close()
+
+    async with tcp_server(take) as port:
+        denied = Destinations(deny=LOCAL_ONLY).denies
+        reason = await refusal(client(f"{scheme}://localhost:{port}/token"), obstacle=denied)
+    assert "a destination that the settings deny (127.0.0.0/8)" in reason or "(::1/128)" in reason
+    assert not any(sent)
 
 
 async def test_an_issuer_that_is_not_there_is_a_failure() -> None:
