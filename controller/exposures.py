@@ -78,11 +78,13 @@ class Exposures:
         """Gives a model its port, or frees the one it does not need any more."""
         if self._cluster is None:
             return
-        if self._wants(record):
+        wants = self._wants(record)
+        if wants:
             record.gateway_port = self._port(record.key, self._cluster.ports)
         elif record.exposed and record.exposed.reason == RELEASED:
             self.release(record.key)
             record.gateway_port = None
+        record.lacks_port = wants and record.gateway_port is None
 
     def at(self, ports: Iterable[int]) -> set[str]:
         """The models that have one of these ports."""
@@ -114,6 +116,8 @@ class Exposures:
         if effect == record.expose or (record.expose is None and self._waits(record, effect.exposure, now)):
             return None
         record.expose = effect
+        if effect.exposure and record.exposed and record.exposed.reason == RELEASED:
+            record.exposed = None  # not for long
         return effect
 
     def _waits(self, record: Record, exposure: Exposure | None, now: float) -> bool:

@@ -20,13 +20,13 @@ from controller.exposures import Exposures
 from controller.gateways import Gateways
 from controller.inventory import Inventory
 from controller.leasing import Leasing
-from controller.metrics import Unknown
 from controller.names import Names
 from controller.record import (
     FORGOTTEN,
-    Gauge,
+    SHARED,
     Lost,
     Record,
+    gauges_of,
     new_record,
     restore,
     saved_credentials,
@@ -41,7 +41,7 @@ from controller.watches import Watches
 from xds import events as gateway_events
 from xds import ir
 
-_NOT_TOLD = FORGOTTEN - {"share_ppm"}
+_NOT_TOLD = FORGOTTEN - SHARED
 """What a decision that is followed does without."""
 
 
@@ -117,10 +117,9 @@ class Models:
 
     def _claim_identity(self, record: Record) -> None:
         """What the leader has not told anything of takes nothing from those that it has."""
-        if self.leads:
-            self.unresolved |= self._names.claim_identity(record, Lost())
-        elif record.told:
-            self.unresolved |= self._names.claim_identity(record, record.told.lost)
+        if self.leads or record.told:
+            lost = record.told.lost if record.told else Lost()
+            self.unresolved |= self._names.claim_identity(record, lost)
 
     def refuse(self, key: str) -> None:
         """A manifest was never good: the model is not served, whatever was so before a restart."""
@@ -165,8 +164,7 @@ class Models:
         if leads:
             self._take_over(now)
         else:
-            for record in self.records.values():
-                self._tell(record, record.heard or record.saved or {})
+            self._step_down()
         self.unresolved |= self.records.keys()
 
     def _take_over(self, now: float) -> None:
@@ -177,6 +175,14 @@ class Models:
             record.told = record.heard = None
             record.gauges = ()  # what was measured once is no reason now
             self._claim_identity(record)
+
+    def _step_down(self) -> None:
+        for record in self.records.values():
+            for saved in (record.heard, record.saved):
+                if saved and record.told is None:
+                    self._tell(record, saved)
+            if record.told is None:
+                self.unresolved |= self._names.forget(record.key)
 
     def hear(self, key: str, saved: Mapping[str, object]) -> None:
         """What has been decided of a model, by the leader or by this controller itself."""
@@ -321,16 +327,10 @@ class Models:
                 self.remotes.vault.delivered(name)
 
     def _settle_metrics(self, record: Record, found: Resolution, now: float) -> None:
-        gauges = []
-        for spec, query in found.queries:
-            if isinstance(query, Unknown):
-                gauges.append(Gauge(spec, None, query))
-                continue
-            known = next((gauge for gauge in record.gauges if gauge.spec == spec and gauge.query == query), None)
-            gauges.append(known or Gauge(spec, query, Unknown("Waiting", "no answer has come yet")))
+        gauges = gauges_of(found.queries, record.gauges)
         if gauges and not record.gauges:
             record.watching_since_s = now
-        record.gauges = tuple(gauges)
+        record.gauges = gauges
         queries = {gauge.query: self.inventory.targets(gauge.query) for gauge in gauges if gauge.query is not None}
         self._effects += self.watches.use(record.key, queries)
 
@@ -387,6 +387,5 @@ class Models:
             heapq.heappush(self._timers, (at_s, record.key))
 
     def announce(self, key: str, reason: str, message: str, *, warning: bool = False) -> None:
-        if not self.leads:
-            return
-        self._effects.append(events.Announce(key, reason, message, warning))
+        if self.leads:
+            self._effects.append(events.Announce(key, reason, message, warning))

@@ -4,7 +4,7 @@ saved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from operator import attrgetter
@@ -21,6 +21,9 @@ from xds.events import Rejected
 
 FORGOTTEN = frozenset({"heard_s", "streak_from_s", "share_ppm", "restraint"})
 """What a restart may lose of a decision: it is made anew from the first sample."""
+
+SHARED = frozenset({"share_ppm", "restraint"})
+"""What those who follow need of that all the same."""
 
 WORDS_MAX = 400
 """Characters of a gateway's own words that are kept: they may repeat a whole resource."""
@@ -62,6 +65,18 @@ class Gauge:
         self.reading = judged(self.spec, reading, replicas)
         if not isinstance(self.reading, Unknown):
             self.value, self.ratio, self.at_s = self.reading.value, self.reading.ratio, now
+
+
+def gauges_of(queries: Iterable[tuple[MetricSpec, Query | Unknown]], known: Collection[Gauge]) -> tuple[Gauge, ...]:
+    """A gauge for each metric: the one that was known, where it is asked as before."""
+    gauges = []
+    for spec, query in queries:
+        if isinstance(query, Unknown):
+            gauges.append(Gauge(spec, None, query))
+            continue
+        before = next((gauge for gauge in known if gauge.spec == spec and gauge.query == query), None)
+        gauges.append(before or Gauge(spec, query, Unknown("Waiting", "no answer has come yet")))
+    return tuple(gauges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +173,8 @@ class Record:
     port_holder: str = ""
     """The model that has this port of the Service instead."""
     gateway_port: int | None = None
+    lacks_port: bool = False
+    """Callers of its Service cannot be led to a gateway, since all ports for that are taken."""
     listening: set[str] = field(default_factory=set)
     """Gateways that have acknowledged the model's own port, and were ready ever since."""
     expose: Expose | None = None
@@ -257,7 +274,7 @@ def to_save(
     if record.is_limited:
         saved["gateways"] = gateways
     if shared:
-        decision["share_ppm"] = record.decision.share_ppm
+        decision |= {name: getattr(record.decision, name) for name in SHARED}
         saved["gateway_port"] = record.gateway_port
         saved["remotes"] = {remote.spec.name: str(Readiness.of(remote)) for remote in record.remotes}
         if (lost := record.lost) != Lost():

@@ -107,7 +107,9 @@ def details(record: Record, refused: Refused | None, gateways: Iterable[str], no
         "RemoteReady": _remotes(record),
         "Overflowing": _overflowing(record.decision),
     }
-    if exposed := record.exposed:
+    if record.lacks_port:
+        found["ServiceTakenOver"] = "False", "NoFreePort", "All ports that the gateway has for models are taken."
+    elif exposed := record.exposed:
         found["ServiceTakenOver"] = exposed.status, exposed.reason, exposed.message
     generation = record.wanted.metadata.generation
     return [Condition(type_, *rest, generation) for type_, rest in found.items()]

@@ -183,6 +183,15 @@ def test_a_model_that_is_gone_is_given_back() -> None:
     assert found.exposed[KEY] is None
 
 
+def test_a_port_is_kept_until_the_service_is_given_back_this_time() -> None:
+    found = exposed("a").give(spec(takeover="Manual")).released()
+    found.give(spec(takeover="Auto")).accept("a")
+    assert found.gateways_of() == ["a"]
+    found.give(spec(takeover="Manual"))
+    assert found.exposed[KEY] is None
+    assert found.port_of() is not None, "it was given back once, but not since"
+
+
 # Two models on one port of a Service
 
 
@@ -229,6 +238,7 @@ def test_without_a_free_port_a_model_is_served_by_its_host_and_left_alone_until_
     found.accept("a")
     assert (found.port_of("default/c"), found.exposed["default/c"]) == (None, None)
     assert found.routes["default/c"].hosts
+    assert found.condition("ServiceTakenOver", "default/c")[:2] == ("False", "NoFreePort")
     found.give(Removed(Kind.MODEL_DEPLOYMENT, "default/a"), spec("c", environment="test")).accept("a")
     assert found.port_of("default/c") == 20_000
     assert found.gateways_of("default/c") == ["a"]

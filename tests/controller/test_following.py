@@ -332,6 +332,33 @@ def test_who_was_stopped_while_another_led_follows_it_when_it_learns_of_that() -
     assert found.follow().routes == other.routes
 
 
+def test_who_steps_down_asks_for_nothing_that_nobody_told_it_of() -> None:
+    """It was first in the queue behind a model that leaves; the new leader gives the name to another."""
+    third, second = served("third", model="llama"), served("second", model="llama")
+    found = leader().give(*served("llama")).give(*second).give(*third)
+    other = leader().give(*served("llama")).give(*third).give(*second)
+    gone = Removed(Kind.MODEL_DEPLOYMENT, KEY)
+    other.give(gone)
+    found.follow().give(gone, *other.words())
+    assert found.routes == other.routes
+    assert list(found.routes) == ["default/third"]
+
+
+def test_a_leader_that_heard_what_it_cannot_read_goes_on_with_what_it_decided_itself() -> None:
+    found = overflowing().give(Decided(KEY, {"decision": {"state": "Dancing"}})).follow()
+    found.give(endpoint_slice("10.0.0.9"))
+    assert found.share() == PPM // 2
+    assert [endpoint.address for endpoint in found.routes[KEY].local.endpoints] == ["10.0.0.9"]
+
+
+def test_a_restraint_is_no_news_for_the_next_leader() -> None:
+    ahead = leader().give(*objects(remoteBackends=[]))
+    ahead.read(15, times=7)
+    assert [said.reason for said in ahead.said] == ["ThresholdReached"]
+    found = follower(ahead, *objects(remoteBackends=[])).lead()
+    assert found.said == []
+
+
 def test_a_leader_does_not_follow_its_own_words() -> None:
     found = leader().give(*objects())
     early = found.words()
