@@ -32,7 +32,7 @@ class Elsewhere:
         return before
 
     def mark(self, record: Record, here: Collection[str]) -> None:
-        """Tells a model which gateways have it, and who refuses it. `here`: our own gateways, which speak for
+        """Tells a model which gateways have it, and what is refused. `here`: our own gateways, which speak for
         themselves.
         """
         port = record.route.port if record.route else None
@@ -44,8 +44,6 @@ class Elsewhere:
                         record.listening.add(gateway)
             if words := report.rejected.get(record.key):
                 record.rejections[replica] = words
-            else:
-                record.rejections.pop(replica, None)
 
 
 def own_report(

@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controller.elsewhere import own_report
-from controller.events import Applied, Kind, PeerReported, Removed
+from controller.events import Applied, Elected, Kind, PeerReported, Removed
 from controller.exposures import HOLD_S
 from controller.gateways import GRACE_S, Gateways
 from controller.offload import PPM, State
@@ -321,11 +323,11 @@ def test_what_is_refused_elsewhere_is_said_until_it_is_not() -> None:
     assert [(e.reason, e.message, e.warning) for e in leading.said] == [("ProxyRejected", "there: no such thing", True)]
     tell(leading, own(following))
     assert len(leading.said) == 1
+    assert own(leading).rejected == {}, "it is for the other one to say"
     leading.accept("here")
     assert leading.condition("Programmed")[1] == "ProxyRejected"
     tell(leading, own(following.accept("there")))
     assert leading.condition("Programmed")[1] == "Programmed"
-    assert own(leading).rejected == {}
 
 
 def test_what_was_refused_elsewhere_is_forgotten_with_the_controller() -> None:
@@ -361,6 +363,37 @@ def test_models_that_nothing_is_said_of_are_left_alone() -> None:
     assert found.engine.take_touched() == {KEY}
 
 
+told = st.builds(
+    PeerReport,
+    st.sampled_from(["1", "2"]),
+    st.dictionaries(st.sampled_from("abc"), st.frozensets(st.integers(20_000, 20_002))),
+    st.dictionaries(st.sampled_from([KEY, "default/qwen", "default/gone"]), st.sampled_from(["no", "never"])),
+    st.dictionaries(st.just("remote/unknown/1"), st.tuples(st.integers(0, 9), st.integers(0, 9))),
+)
+happenings = st.lists(
+    st.builds(PeerReported, st.sampled_from(["one", "two"]), st.none() | told) | st.builds(Elected, st.booleans()),
+    max_size=12,
+)
+
+
+@given(happenings)
+def test_nothing_is_left_of_controllers_that_are_gone_but_where_gateways_listen(happened: list[Any]) -> None:
+    found = leader().see("a", "b")
+    found.give(*served("llama"), *served("qwen"))
+    for event in happened:
+        found.give(event)
+        for key in (KEY, "default/qwen"):
+            exposure = found.exposed.get(key)
+            assert exposure is None or {gateway.name for gateway in exposure.gateways} <= {"a", "b"}
+    found.lead()
+    for replica in ("one", "two"):
+        tell(found, None, replica)
+    found.wait(GRACE_S)
+    assert found.engine.gateways.connected == []
+    assert sorted(found.engine.gateways.names) == ["a", "b"]
+    assert {found.condition("Programmed", key)[1] for key in (KEY, "default/qwen")} == {"NoGateway"}
+
+
 # By how many a limit is divided
 
 
@@ -390,5 +423,8 @@ def test_a_gateway_that_moves_from_one_controller_to_another_counts_once() -> No
     gateways.see_elsewhere(["a"], 1_004)
     assert (gateways.connected, gateways.wake_at()) == (["a"], None)
     gateways.see(["a"], 1_005)
-    gateways.see_elsewhere([], 1_006)
+    gateways.see([], 1_006)
+    assert gateways.wake_at() is None
+    gateways.see(["a"], 1_007)
+    gateways.see_elsewhere([], 1_008)
     assert (gateways.connected, list(gateways.names), gateways.wake_at()) == ([], ["a"], None)

@@ -165,6 +165,7 @@ def test_a_report_is_never_too_long(gateways: int, length: int, remotes: int) ->
         (PeerReport("1", loads={A: (5, 5)}), PeerReport("1"), ()),
         (PeerReport("1", loads={A: (5, 5)}), PeerReport("2", loads={A: (6, 6)}), (BackendLoad(A, 6, 6),)),
         (PeerReport("1", loads={A: (5, 5)}), PeerReport("1", loads={A: (1, 6)}), (BackendLoad(A, 1, 6),)),
+        (PeerReport("1", loads={A: (5, 5)}), PeerReport("1", loads={A: (6, 1)}), (BackendLoad(A, 6, 1),)),
         (PeerReport("1", cut=frozenset({"loads"})), PeerReport("1", loads={A: (5, 5)}), ()),
         (PeerReport("1", cut=frozenset({"loads"})), PeerReport("2", loads={A: (5, 5)}), (BackendLoad(A, 5, 5),)),
         (

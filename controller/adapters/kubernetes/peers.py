@@ -88,9 +88,9 @@ class _Peer:
         """What is wrong with the report, '' if nothing is."""
         if self.report is None:
             return "its report cannot be read; is it of another version?"
-        return (
-            f"its report is too long, so it lacks some {', '.join(sorted(self.report.cut))}" if self.report.cut else ""
-        )
+        if self.report.cut:
+            return f"its report would be too long, so it lacks some {', '.join(sorted(self.report.cut))}"
+        return ""
 
     @property
     def duration_s(self) -> float:
@@ -129,12 +129,13 @@ class Peers:
         self._run = uuid4().hex
         self._clock = steady_clock()
         self._peers: dict[str, _Peer] = {}
-        self._heard: dict[str, PeerReport | None] = {}
+        self._heard: dict[str, PeerReport] = {}
         self._told = ""
         self._told_at_s = float("-inf")
         self._looked_at_s = self._clock()
         self._complaint = ""
         selection = Selection(path_of(_LEASES, "leases", namespace), f"{REPLICA_LABEL}={election}")
+        # No Lease is refused: all that is read of it, the API server has checked.
         handler = Handler(_decode, self._change, self._remove, lambda key, problems: None)
         self._reflector = Reflector(cluster, selection, handler)
 
@@ -253,9 +254,13 @@ class Peers:
 
     def _hear(self, name: str, report: PeerReport | None) -> None:
         """Passes on what is news."""
-        if self._heard.get(name) != report:
-            self._emit(PeerReported(name, report))
-        self._heard[name] = report
+        if report == self._heard.get(name):
+            return
+        if report is None:
+            del self._heard[name]
+        else:
+            self._heard[name] = report
+        self._emit(PeerReported(name, report))
 
     async def _forget(self) -> None:
         """Deletes the Leases of those that will not come back. Raises ApiError."""
