@@ -241,7 +241,12 @@ def test_an_external_metric_needs_a_source_that_is_configured(tmp_path: Path) ->
     metric = {"name": "m", "selector": {"matchLabels": {"a": "b"}}}
     external = {"type": "External", "external": {"metric": metric, "target": {"type": "Value", "value": 1}}}
     objects = (model(metrics=[external]), service(), endpoint_slice())
-    expect(found(tmp_path, *objects), "spec.offloadingConfig.metrics[0]", "set metricInformer.type", warning=True)
+    expect(
+        found(tmp_path, *objects),
+        "spec.offloadingConfig.metrics[0]",
+        "use source prometheus or endpoints (metricInformer.type",
+        warning=True,
+    )
     prometheus = Settings(metric_informer=MetricInformer(type=MetricSource.PROMETHEUS))
     assert found(tmp_path, *objects, settings=prometheus) == []
 
