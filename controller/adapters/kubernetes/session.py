@@ -54,6 +54,8 @@ class Session:
     """Connections with one set of credentials. Once retired, it closes with the last exchange that goes on."""
 
     def __init__(self, configuration: Configuration) -> None:
+        # From Python 3.13 on, certificates of many clusters would be refused that kubectl, like all of Go, takes.
+        configuration.disable_strict_ssl_verification = True
         self._configuration = configuration
         self._rest = _Rest(configuration)
         self._exchanges = 0
