@@ -1,9 +1,9 @@
 """The real controller in a process of its own, driven over its standard input.
 
 It is `controller.main` without what brings events from outside: manifests, engine, publisher, xDS port and state file
-are the product's, composed by its own `Standalone`; metric samples come in as lines instead of from Prometheus. Each line
-is `{"model": key, "value": number}`. When every gateway has acknowledged what came of it, the controller says at which
-times what happened.
+are the product's, composed by its own `Standalone`; metric samples come in as lines instead of from Prometheus. Each
+line is `{"model": key, "value": number}`. When every gateway has acknowledged what came of it, the controller says at
+which times what happened.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from controller.health import Health, HealthPolicy, RemoteHealth, hear
 from controller.offload import PPM, State
 from tests.controller.manifests import OAUTH, endpoint_slice, model, secret, service
-from tests.controller.test_engine import KEY, World, deliver, world
+from tests.controller.test_engine import deliver, world
+from tests.controller.world import KEY, World
 from xds import ir
 from xds.events import BackendLoad, LoadReported
 from xds.translate import backend_cluster_name
@@ -272,3 +273,18 @@ def test_a_restart_forgets_health() -> None:
     found = report_load(overflowing(), 0, 5).restarted()
     found.give(service(), endpoint_slice("10.0.0.1", "10.0.0.2"), model(behavior={"percentage": 50}))
     assert (found.state(), found.share()) == (State.OVERFLOWING, PPM // 2)
+
+
+def test_who_takes_the_lead_lets_those_rest_that_rested_and_forgets_what_it_knew_itself() -> None:
+    found = RemoteHealth(POLICY)
+    found.use("a", ["one", "two"])
+    found.hear([BackendLoad("two", 0, POLICY.attempts)], 0)
+    found.start(["one"], 1)
+    assert (found.obstacle("one", 1), found.obstacle("two", 1)) == (
+        "all requests to it failed; it is tried again after 30 s",
+        "",
+    )
+    assert found.rests_until_s("one") == 1 + POLICY.rest_s
+    assert found.obstacle("one", 1 + POLICY.rest_s) == ""
+    found.hear([BackendLoad("one", 0, POLICY.attempts)], 2 + POLICY.rest_s)
+    assert found.rests_until_s("one") == 2 + 3 * POLICY.rest_s, "it fails again, so it rests for twice as long"

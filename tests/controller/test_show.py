@@ -12,7 +12,8 @@ import pytest
 from controller.__main__ import address, main
 from controller.show import show_status
 from controller.status import report
-from tests.controller.test_engine import World, deliver, with_oauth, world
+from tests.controller.test_engine import deliver, with_oauth, world
+from tests.controller.world import World
 from xds import events as gateway_events
 
 GATEWAY = {
