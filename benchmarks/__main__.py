@@ -12,7 +12,7 @@ import time
 from benchmarks import page
 from benchmarks.figures import RESULTS, Report
 
-NAMES = ("share_change", "fan_out", "cold_start", "engine", "data_path", "overflow", "leasing")
+NAMES = ("share_change", "fan_out", "cold_start", "engine", "operator", "data_path", "overflow", "leasing")
 """In the order of the page."""
 
 

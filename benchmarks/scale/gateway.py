@@ -16,13 +16,15 @@ from xds.translate import LIMIT_LAYERS
 from xds.translate.runtime import layer_name
 
 METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
-NODE = {"id": "light", "cluster": "spillway", "user_agent_name": "envoy", "user_agent_version": "1.40.0"}
+NODE = {"cluster": "spillway", "user_agent_name": "envoy", "user_agent_version": "1.40.0"}
+
+Call = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 class LightGateway:
     """What it has been given so far. A model is whole when its endpoints and its route are there."""
 
-    def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+    def __init__(self, call: Call) -> None:
         self.received: dict[str, set[str]] = {}
         self._call = call
         self._news = asyncio.Event()
@@ -33,11 +35,11 @@ class LightGateway:
             self._news.clear()
             await self._news.wait()
 
-    async def follow(self, credentials: Iterable[str]) -> None:
+    async def follow(self, credentials: Iterable[str], name: str) -> None:
         """Subscribes, and accepts whatever comes, until the stream ends. `credentials`: the names of remotes' secrets,
         which an Envoy finds in their clusters.
         """
-        await self._say(RUNTIME, map(layer_name, range(LIMIT_LAYERS)), node=NODE)
+        await self._say(RUNTIME, map(layer_name, range(LIMIT_LAYERS)), node={**NODE, "id": name})
         for type_url in (CLUSTER, LISTENER, SCOPED_ROUTE):
             await self._say(type_url)
         await self._say(SECRET, credentials)
@@ -71,12 +73,14 @@ def _routes(scopes: Iterable[Resource]) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def light_gateway(port: int, credentials: Iterable[str]) -> AsyncIterator[LightGateway]:
+async def light_gateway(
+    port: int, credentials: Iterable[str], name: str = "light", kind: type[LightGateway] = LightGateway
+) -> AsyncIterator[LightGateway]:
     """Connects, and follows until the block ends."""
     options = [("grpc.max_receive_message_length", -1)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
-        gateway = LightGateway(channel.stream_stream(METHOD, None, None)(None))
-        following = asyncio.create_task(gateway.follow(credentials))
+        gateway = kind(channel.stream_stream(METHOD, None, None)(None))
+        following = asyncio.create_task(gateway.follow(credentials, name))
         try:
             yield gateway
         finally:

@@ -176,12 +176,14 @@ class ControlPlane:
 
 
 @contextmanager
-def running() -> Iterator[ControlPlane]:
-    """A control plane alone; gone, with all it wrote, when the block ends."""
+def running(services: str = "") -> Iterator[ControlPlane]:
+    """A control plane alone; gone, with all it wrote, when the block ends. `services`: the range of cluster addresses,
+    if it shall be another one than the slot's, which has room for 250.
+    """
     for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl"):
         program(name)
     with take_slot() as slot:
-        services = f"10.91.{slot.number}.0/24,fd00:91:{slot.number:x}::/112"
+        services = services or f"10.91.{slot.number}.0/24,fd00:91:{slot.number:x}::/112"
         plane = ControlPlane(slot.folder, f"127.77.{slot.number}.1", services)
         try:
             plane.start()
