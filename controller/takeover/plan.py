@@ -52,7 +52,7 @@ from controller.takeover.actions import (
     PutShadow,
     PutSlice,
 )
-from controller.takeover.contest import Contest, watch
+from controller.takeover.contest import Contest, Hold, watch
 from controller.takeover.obstacles import Obstacle, obstacle_of, port_of, selector_behind
 from controller.takeover.slices import covers, desired_slices
 from controller.takeover.world import (
@@ -90,10 +90,11 @@ class Step:
 
 def is_routine(step: Step, seen: World, contest: Contest) -> bool:
     """Whether a step that was planned on what a cache shows may be taken: it does nothing, or endpoints come and go in
-    slices of ours.
+    slices of ours; and it does not hold anybody to have put a selector back.
     """
     ports = {each.key: each.ports for each in seen.ours}
-    return step.contest == contest and all(
+    accuses = step.contest.hold is Hold.LOST and step.contest != contest
+    return not accuses and all(
         isinstance(action, PutSlice) and ports.get(action.slice.key) == action.slice.ports for action in step.actions
     )
 

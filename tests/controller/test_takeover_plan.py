@@ -150,7 +150,7 @@ def test_a_changed_pod_changes_one_slice() -> None:
 def test_only_endpoints_that_come_and_go_are_routine() -> None:
     contest = next_step(TAKEN).contest
     assert is_routine(next_step(TAKEN, contest=contest), TAKEN, contest)
-    assert not is_routine(next_step(TAKEN), TAKEN, Contest())  # that it is taken is news
+    assert is_routine(next_step(TAKEN), TAKEN, Contest())
     assert not is_routine(next_step(TAKEN, replace(EXPOSURE, gateways=()), contest), TAKEN, contest)
     assert not is_routine(next_step(CUT, contest=contest), CUT, contest)
 
@@ -264,6 +264,7 @@ def test_a_selector_put_back_is_taken_after_a_pause_that_names_who_did_it() -> N
     service = replace(SERVICE, writers=frozenset({"argocd-controller"}), kept="app=php", models="ns/model")
     step = next_step(replace(BESIDE, service=service), contest=held)
     assert step.actions == ()
+    assert not is_routine(step, BESIDE, held)
     assert step.wake_at == NOW + PAUSE_S
     words = "argocd-controller put spec.selector of Service ns/php back; it is taken over again in 5 s."
     assert condition(step) == Condition("False", "SelectorPutBack", words)
