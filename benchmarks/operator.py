@@ -70,25 +70,24 @@ class Gateway(LightGateway):
     def _take(self, response: DeltaDiscoveryResponse) -> set[str]:
         if response.type_url == ENDPOINTS:
             for each in response.resources:
-                if expected := self._expected.pop(each.name, None):
-                    self._compare(each.name, ClusterLoadAssignment.FromString(each.resource.value), expected)
+                if each.name in self._expected:
+                    self.compare(ClusterLoadAssignment.FromString(each.resource.value))
         return super()._take(response)
 
-    def _compare(
-        self, name: str, assignment: ClusterLoadAssignment, expected: list[tuple[Change, asyncio.Future[float]]]
-    ) -> None:
+    def compare(self, assignment: ClusterLoadAssignment) -> None:
+        """Takes a cluster's endpoints as they are now."""
         now_s = asyncio.get_running_loop().time()
         addresses = _addresses(assignment)
         there: set[str] = set()
         waiting = []
-        for change, told in reversed(expected):
+        for change, told in reversed(self._expected.pop(assignment.cluster_name)):
             if change.path in there or (change.address in addresses) == change.present:
                 there.add(change.path)
                 told.set_result(now_s)
             else:
                 waiting.append((change, told))
         if waiting:
-            self._expected[name] = waiting[::-1]
+            self._expected[assignment.cluster_name] = waiting[::-1]
 
 
 def _addresses(assignment: ClusterLoadAssignment) -> set[str]:
