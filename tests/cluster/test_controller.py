@@ -247,6 +247,61 @@ async def test_a_model_that_names_no_service_gets_one_that_goes_with_it(operator
     await operator.until(lambda: not operator.api.exists(f"{operator.path('services')}/other"), "the Service is gone")
 
 
+async def test_with_takeover_manual_nothing_is_touched_and_the_host_leads_to_the_model(
+    operator: Operator, remote: Backend
+) -> None:
+    operator.serve_model(behavior=FORCED, remoteBackend={"host": f"127.0.0.1:{remote.port}"})
+    await operator.gateway(await operator.start(takeover="Manual"))
+    await operator.until(lambda: operator.condition("Ready")[0] == "True", "the model is ready")
+
+    async with aiohttp.ClientSession() as session:
+        url, host = f"http://127.0.0.1:{operator.listen}/v1/models", {"Host": f"llama.{operator.namespace}.svc"}
+        async with session.get(url, headers=host) as answer:
+            assert answer.headers["x-backend"] == "remote"
+    assert operator.api.get(f"{operator.path('services')}/llama")["spec"]["selector"] == {"app": "llama"}
+    assert "finalizers" not in operator.model()["metadata"]
+    assert "gatewayPort" not in operator.status()
+
+
+async def test_a_policy_keeps_a_model_from_a_remote_for_as_long_as_it_says_so(operator: Operator) -> None:
+    operator.serve_model(remoteBackend={"host": "127.0.0.1:9", "location": {"country": "us"}}, behavior={"mode": "Off"})
+    operator.edit_model(policies=[{"refType": "localPolicy", "name": "at-home"}])
+    await operator.gateway(await operator.start())
+    await operator.until(lambda: "does not exist" in operator.condition("RemoteReady")[2], "the Policy is missed")
+
+    policies = operator.path("policies", "apis/authorization.beamlit.com/v1alpha1")
+    spec = {"type": "location", "locations": [{"type": "country", "name": "fr"}]}
+    body = {"apiVersion": "authorization.beamlit.com/v1alpha1", "kind": "Policy", "metadata": {"name": "at-home"}}
+    operator.api.create(policies, {**body, "spec": spec})
+    await operator.until(lambda: "country us" in operator.condition("RemoteReady")[2], "the Policy forbids the remote")
+    spec["locations"] = [{"type": "country", "name": "us"}]
+    operator.api.merge(f"{policies}/at-home", {"spec": spec})
+    await operator.until(lambda: operator.condition("RemoteReady")[0] == "True", "the Policy allows it")
+
+
+async def test_while_no_gateway_is_ready_callers_reach_the_pods(operator: Operator) -> None:
+    operator.serve_model(behavior={"mode": "Off"})
+    await operator.gateway(await operator.start())
+    port = await taken_over(operator)
+
+    operator.node.set(operator.namespace, "gateway-1", ready=False)
+    await operator.until(lambda: operator.condition("ServiceTakenOver")[1] == "NoGateway", "no gateway is left")
+    assert [each["port"] for s in operator.service_slices() for each in s["ports"]] == [8000]
+
+    operator.node.set(operator.namespace, "gateway-1", ready=True)
+    await operator.until(lambda: operator.condition("ServiceTakenOver")[1] == "TakenOver", "the gateway is back")
+    assert [each["port"] for s in operator.service_slices() for each in s["ports"]] == [port]
+
+
+async def test_what_only_the_node_can_reach_is_no_destination_unless_the_settings_say_so(operator: Operator) -> None:
+    operator.serve_model(remoteBackend={"host": "169.254.169.254:80"}, behavior={"mode": "Off"})
+    controller = await operator.start(destinations={})
+    gateway = await operator.gateway(controller)
+
+    await operator.until(lambda: "deny" in operator.condition("RemoteReady")[2], "the remote is refused")
+    assert "169.254.169.254" not in await gateway.ask("/config_dump")
+
+
 async def test_two_models_on_one_port_of_a_service(operator: Operator) -> None:
     operator.serve_model(behavior={"mode": "Off"})
     await operator.gateway(await operator.start())
