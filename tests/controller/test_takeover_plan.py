@@ -209,6 +209,17 @@ def test_what_the_user_wrote_in_the_annotation_stays() -> None:
     assert edit == EditService(service, annotations={"spillway.dev/model": None}, disown=True)
 
 
+def test_that_we_wrote_the_selector_is_forgotten_last() -> None:
+    service = replace(SERVICE, writers=frozenset({MANAGER}))
+    assert next_step(replace(BEFORE, service=service), None).actions == (EditService(service, disown=True),)
+
+
+def test_slices_of_somebody_elses_service_are_not_waited_for() -> None:
+    stranger = replace(FOLLOWS, shadow_of=None)
+    seen = replace(BESIDE, shadow=stranger, shadow_slices=(slice_of(SHADOW, "xyz", "10.0.0.77"),))
+    assert next_step(seen, None).actions == tuple(DeleteSlice(each.key) for each in BESIDE.ours)
+
+
 def test_a_service_that_became_a_name_in_dns_gets_no_selector_back() -> None:
     service = replace(MARKED, type="ExternalName")
     assert not any(
@@ -256,6 +267,12 @@ def test_the_selector_is_known_as_long_as_one_place_has_it() -> None:
     assert next_step(replace(TAKEN, shadow=None, shadow_slices=())).actions == (
         PutShadow(MARKED, SELECTOR, "ns/model"),
     )
+
+
+def test_a_shadow_of_another_life_knows_nothing() -> None:
+    bare = replace(SERVICE, selector={}, writers=frozenset())
+    seen = replace(TAKEN, service=bare, shadow=replace(FOLLOWS, owners=frozenset({"uid-0"})))
+    assert condition(next_step(seen)).reason == "NoSelector"
 
 
 def test_a_selector_put_back_is_taken_after_a_pause_that_names_who_did_it() -> None:
