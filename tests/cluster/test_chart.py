@@ -21,16 +21,21 @@ def uninstall(release: Release) -> None:
 
 
 def test_it_is_installed_upgraded_and_uninstalled(control_plane: ControlPlane, release: Release) -> None:
+    gateway = f"/apis/apps/v1/namespaces/{release.namespace}/deployments/sw-spillway-gateway"
     notes = release.install()
     assert f"serves ModelDeployments in namespace {release.namespace}" in notes
-    before = release.secret("sw-spillway-controller-xds"), release.secret("sw-spillway-gateway-xds")
+    secrets = ("sw-spillway-controller-xds", "sw-spillway-gateway-xds", "sw-spillway-gateway-drain")
+    before = [release.secret(name) for name in secrets]
     assert before[0]["ca.crt"] == before[1]["ca.crt"]
+    pod = control_plane.api.get(gateway)["spec"]["template"]
 
-    release.install("--set", "gateway.replicas=3")
-    assert (release.secret("sw-spillway-controller-xds"), release.secret("sw-spillway-gateway-xds")) == before
+    release.install("--set", "gateway.replicas=3", "--set", "networkPolicy.enabled=true")
+    assert [release.secret(name) for name in secrets] == before
+    assert control_plane.api.get(gateway)["spec"]["template"] == pod
 
     uninstall(release)
-    left = control_plane.kubectl("get", "all,secrets,configmaps,roles,pdb", "-n", release.namespace, "-o", "name")
+    kinds = "all,secrets,configmaps,roles,pdb,networkpolicies"
+    left = control_plane.kubectl("get", kinds, "-n", release.namespace, "-o", "name")
     assert "spillway" not in left
     assert control_plane.api.exists(
         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/modeldeployments.deployment.beamlit.com"

@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 ADDRESS = "127.0.0.72"
 NAME = "spillway.test"
+KEY = "b3JhY2xl"
 REPLICAS = ("127.0.0.73", "127.0.0.74")
 
 
@@ -95,7 +96,8 @@ class Cluster:
 
 
 @pytest_asyncio.fixture(name="cluster", loop_scope="module")
-async def _cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+async def _cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cluster]:
+    monkeypatch.setenv("DRAIN_KEY", KEY)
     async with AsyncExitStack() as stack:
         yield Cluster(tmp_path, stack)
 
@@ -198,7 +200,7 @@ async def test_it_serves_and_asks_callers_to_leave_until_they_have(cluster: Clus
             stream = await streaming.get(url)
             await stream.content.readuntil(b"\n\n")
 
-            drained = asyncio.ensure_future(cluster.ask("/drain/60"))
+            drained = asyncio.ensure_future(cluster.ask(f"/drain/{KEY}/60"))
             async with asyncio.timeout(20):
                 while (await envoy.ask("/ready")).strip() != "DRAINING":
                     await asyncio.sleep(0.01)
@@ -225,7 +227,7 @@ async def test_it_waits_for_callers_that_stay_for_so_long_only(cluster: Cluster,
         await envoy.live()
         async with aiohttp.ClientSession() as session, session.get(f"http://{ADDRESS}:{route.port}/") as stream:
             await stream.content.readuntil(b"\n\n")
-            assert await cluster.ask("/drain/1") == (200, "")
+            assert await cluster.ask(f"/drain/{KEY}/1") == (200, "")
             here.gate.set()
             assert await stream.content.read() == b"data: [DONE]\n\n"
 
@@ -241,5 +243,17 @@ async def test_others_can_ask_for_statistics_and_for_nothing_that_is_the_admins(
             assert (await cluster.ask(path))[0] == 404, path
         for method in ("POST", "PUT", "DELETE"):
             assert (await cluster.ask("/stats/prometheus", method))[0] == 404
-        assert (await cluster.ask("/drain/soon"))[0] == 200
+        assert (await envoy.ask("/ready")).strip() == "LIVE"
+
+
+@pytest.mark.parametrize("environment", [KEY, ""])
+async def test_who_does_not_know_its_key_cannot_drain_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    monkeypatch.setenv("DRAIN_KEY", environment)
+    async with cluster.replica(REPLICAS[0]):
+        envoy = await cluster.gateway(REPLICAS[0])
+        await envoy.live()
+        for path in ("", "5", "/5", f"{KEY}", f"{KEY}/", f"{KEY}/soon", f"{KEY[:-1]}/5", f"{KEY}x/5", f"x/../{KEY}x/5"):
+            assert (await cluster.ask(f"/drain/{path}"))[0] in (403, 404), path
         assert (await envoy.ask("/ready")).strip() == "LIVE"

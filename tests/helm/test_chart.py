@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import re
 import ssl
 import subprocess
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import yaml
 
 from controller import __version__, settings
 from controller.__main__ import main
+from controller.destinations import LOCAL_ONLY
 from controller.settings import Loaded
 from tests.cluster.harness.programs import program
 from tests.support import chart
@@ -42,6 +46,15 @@ def configuration(*arguments: str) -> Loaded:
     return settings.load("config.yaml", text, {})
 
 
+def drain_key(made: list[Json]) -> str:
+    """What a gateway's kubelet says to drain it."""
+    (container,) = pods(made)["sw-spillway-gateway"]["spec"]["containers"]
+    path: str = container["lifecycle"]["preStop"]["httpGet"]["path"]
+    _, drain, key, seconds = path.split("/")
+    assert (drain, seconds) == ("drain", "300")
+    return key
+
+
 def pods(made: list[Json]) -> dict[str, Json]:
     """The Pods that it asks for, by what does so."""
     return {
@@ -52,11 +65,11 @@ def pods(made: list[Json]) -> dict[str, Json]:
 @pytest.mark.parametrize(("name", "arguments"), [("default", ()), ("as-documented", AS_DOCUMENTED)])
 def test_what_is_installed(name: str, arguments: tuple[str, ...]) -> None:
     made = sorted(chart.objects(*arguments), key=lambda each: (each["kind"], each["metadata"]["name"]))
-    for each in made:
-        if each.get("type") == "kubernetes.io/tls":
-            each["data"] = dict.fromkeys(each["data"], "(made anew)")
+    found = yaml.safe_dump_all(made, sort_keys=False, width=120).replace(drain_key(made), "(made anew)")
+    for secret in [each["data"] for each in made if each["kind"] == "Secret" and "data" in each]:
+        for value in secret.values():
+            found = found.replace(value, "(made anew)")
     golden = GOLDEN / f"{name}.yaml"
-    found = yaml.safe_dump_all(made, sort_keys=False, width=120)
     if UPDATE:
         golden.write_text(found)
     assert found == golden.read_text()
@@ -273,6 +286,22 @@ def test_the_gateway_has_no_account_to_speak_of() -> None:
     assert pod["automountServiceAccountToken"] is False
 
 
+def test_only_the_kubelet_and_the_gateway_know_how_to_drain_it() -> None:
+    made, again = chart.objects(), chart.objects()
+    key = drain_key(made)
+    assert re.fullmatch("[A-Za-z0-9]{32}", key)
+    assert key != drain_key(again)
+    assert base64.b64decode(named(made, "Secret", "sw-spillway-gateway-drain")["data"]["key"]).decode() == key
+    (container,) = pods(made)["sw-spillway-gateway"]["spec"]["containers"]
+    assert {"name": "DRAIN_KEY", "value": key} in container["env"]
+
+
+def test_a_key_that_is_given_is_used() -> None:
+    made = chart.objects("--set", "gateway.drainKey=known")
+    assert drain_key(made) == "known"
+    assert "sw-spillway-gateway-drain" not in [each["metadata"]["name"] for each in made]
+
+
 def test_services_lead_to_pods() -> None:
     made = chart.objects("--set", "installMetricServer=true")
     labels = [pod["metadata"]["labels"] for pod in pods(made).values()]
@@ -282,6 +311,58 @@ def test_services_lead_to_pods() -> None:
         selector = selector.get("matchLabels", selector)
         assert len([found for found in labels if selector.items() <= found.items()]) == 1, each["metadata"]["name"]
     assert len(services) == 5
+
+
+MONITORING = {"namespaceSelector": {"matchLabels": {"purpose": "monitoring"}}}
+CLOSED = ("--set", "networkPolicy.enabled=true")
+
+
+def policies(*arguments: str) -> dict[str, Json]:
+    made = chart.objects(*CLOSED, *arguments)
+    return {each["metadata"]["name"]: each["spec"] for each in made if each["kind"] == "NetworkPolicy"}
+
+
+def test_networks_are_the_clusters_own_affair_unless_it_is_asked_for() -> None:
+    assert "NetworkPolicy" not in {each["kind"] for each in chart.objects()}
+
+
+def test_callers_reach_the_gateways_ports_and_gateways_the_controllers() -> None:
+    found = policies("--set", "config.gateway.ports=30000-30999")
+    gateway, controller = found["sw-spillway-gateway"], found["sw-spillway-controller"]
+    assert gateway["ingress"] == [{"ports": [{"port": "http"}, {"port": 30000, "endPort": 30999}]}]
+    assert controller["ingress"] == [{"ports": [{"port": "xds"}], "from": [{"podSelector": gateway["podSelector"]}]}]
+    assert controller["policyTypes"] == ["Ingress"]
+    for name, policy in found.items():
+        selected = policy["podSelector"]["matchLabels"]
+        matching = [name for name, pod in pods(chart.objects()).items() if selected.items() <= labels(pod).items()]
+        assert matching == [name]
+
+
+def labels(pod: Json) -> dict[str, str]:
+    found: dict[str, str] = pod["metadata"]["labels"]
+    return found
+
+
+def test_metrics_are_for_those_who_collect_them() -> None:
+    found = policies("--set-json", f"networkPolicy.metricsFrom={json.dumps([MONITORING])}")
+    assert found["sw-spillway-gateway"]["ingress"][1:] == [{"from": [MONITORING], "ports": [{"port": "pod"}]}]
+    assert found["sw-spillway-controller"]["ingress"][1:] == [{"from": [MONITORING], "ports": [{"port": "metrics"}]}]
+
+
+def test_gateways_reach_no_clouds_metadata() -> None:
+    gateway = policies()["sw-spillway-gateway"]
+    assert gateway["policyTypes"] == ["Ingress", "Egress"]
+    blocks = [each["ipBlock"] for each in gateway["egress"][0]["to"] if "ipBlock" in each]
+    excepted = {ip_network(network) for block in blocks for network in block["except"]}
+    assert excepted == {ip_network(rule) for rule in LOCAL_ONLY if "/" in rule and ip_network(rule).is_link_local} | {
+        ip_network("fd00:ec2::254/128")
+    }
+
+
+def test_gateways_of_somebody_elses_may_come_from_anywhere() -> None:
+    found = policies("--set", "installBeamlitGateway=false,config.proxyService.name=mine")
+    assert found.keys() == {"sw-spillway-controller"}
+    assert found["sw-spillway-controller"]["ingress"] == [{"ports": [{"port": "xds"}]}]
 
 
 def test_ports_follow_the_configuration() -> None:
@@ -376,6 +457,7 @@ def test_a_values_file_of_beamlits_is_taken(tmp_path: Path) -> None:
         ("gateway.service.type=Loadbalancer", "gateway/service/type"),
         ("controllerManager.manager.image.pullPolicy=never", "pullPolicy"),
         ("gateway.image.tag=2", "gateway/image/tag"),
+        ("gateway.drainKey=a/b", "gateway/drainKey"),
         ("xds.port=70000", "xds/port"),
         ("config.metricsAddr=8080", "config/metricsAddr"),
         ("allowedNamespaces=default", "allowedNamespaces"),
