@@ -155,9 +155,11 @@ class Stage:
     # Who takes it over
 
     @asynccontextmanager
-    async def taking_over(self, serves: Callable[[str], bool] = lambda namespace: True) -> AsyncIterator[Takeover]:
+    async def taking_over(
+        self, serves: Callable[[str], bool] = lambda namespace: True, linger_s: float = 0.0
+    ) -> AsyncIterator[Takeover]:
         """A controller that leads."""
-        takeover = Takeover(self.cluster, self._hear, serves=serves)
+        takeover = Takeover(self.cluster, self._hear, serves=serves, linger_s=linger_s)
         reflectors = Reflectors()
         for number, (selection, handler) in enumerate(self._watched(takeover)):
             reflectors.start(str(number), Reflector(self.cluster, selection, handler))

@@ -203,6 +203,20 @@ async def test_a_model_that_went_while_nobody_looked_leaves_nothing_behind(stage
     assert stage.gaps == []
 
 
+async def test_a_model_is_not_let_go_while_callers_may_still_be_led_to_its_port(stage: Stage) -> None:
+    before = stage.snapshot()
+    async with stage.taking_over(linger_s=3_600) as takeover:
+        takeover.expose(f"{stage.namespace}/m", stage.exposure())
+        await until(stage.is_taken)
+        takeover.expose(f"{stage.namespace}/m", None)
+        await until(lambda: stage.snapshot() == before)
+        stage.plane.api.delete(stage.model_path())
+        takeover.expose(f"{stage.namespace}/witness", None)
+        await until(lambda: stage.reason("witness") == RELEASED)
+        assert stage.reason() == "Restoring"
+        assert stage.finalizers() == [FINALIZER]
+
+
 async def test_a_new_leader_leaves_alone_what_it_has_not_yet_been_told_about(stage: Stage) -> None:
     async with stage.taking_over() as takeover:
         takeover.expose(f"{stage.namespace}/m", stage.exposure())

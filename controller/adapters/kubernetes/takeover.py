@@ -38,6 +38,10 @@ STEPS_MAX = 20
 PACE = Pace(first_retry_s=0.25, longest_retry_s=60.0)
 OPEN_S = 30.0
 """Longer than the engine waits for the gateways to say what they listen to."""
+LINGER_S = 5.0
+"""How long it may take until nobody is led any more to where an EndpointSlice led that is gone. For as long a model is
+not let go, since gateways listen at its port until then.
+"""
 TELL_AFTER = 3
 """Failures in a row that may be nothing but somebody else's edit at the same time."""
 
@@ -55,10 +59,13 @@ class _Job(NamedTuple):
 
 @dataclass(slots=True)
 class _Site:
-    """What is remembered about a Service. `models`: those it is taken over for, or may still be."""
+    """What is remembered about a Service. `models`: those it is taken over for, or may still be. `left_at_s`: when an
+    EndpointSlice of it was deleted last.
+    """
 
     contest: Contest = field(default_factory=Contest)
     models: set[str] = field(default_factory=set)
+    left_at_s: float = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +80,7 @@ class Takeover:
     """Tells `emit` how far each model is. It does nothing until `resume`, which comes once all has been seen.
 
     `serves`: whether a namespace's models are ours. What was taken over for others is left to their controller.
+    `linger_s`: instead of `LINGER_S`.
     """
 
     def __init__(
@@ -82,11 +90,13 @@ class Takeover:
         *,
         serves: Callable[[str], bool] = lambda namespace: True,
         clock: Callable[[], float] = time.time,
+        linger_s: float = LINGER_S,
     ) -> None:
         self._cluster = cluster
         self._emit = emit
         self._serves = serves
         self._clock = clock
+        self._linger_s = linger_s
         self._leads = False
         self._open_until_s = 0.0
         self._watched = Watched()
@@ -95,6 +105,7 @@ class Takeover:
         self._told: dict[str, Exposed] = {}
         self._sites: dict[str, _Site] = {}
         self._sites_of: dict[str, set[str]] = {}
+        self._lingers_until_s: dict[str, float] = {}
         self._failures: dict[_Job, int] = {}
         self._queue: WorkQueue[_Job] = WorkQueue(self._work, WORKERS)
 
@@ -116,7 +127,7 @@ class Takeover:
     def pause(self) -> None:
         """What is there stays as it is."""
         self._leads = False
-        for memory in (self._said, self._told, self._sites, self._sites_of, self._failures):
+        for memory in (self._said, self._told, self._sites, self._sites_of, self._lingers_until_s, self._failures):
             memory.clear()
         self._queue.clear()
 
@@ -186,8 +197,10 @@ class Takeover:
 
     def _untie(self, key: str, models: Iterable[str]) -> None:
         """These models have nothing at this Service any more."""
+        site = self._sites[key]
         for model in models:
-            self._sites[key].models.discard(model)
+            site.models.discard(model)
+            self._lingers_until_s[model] = site.left_at_s + self._linger_s
             self._sites_of[model].discard(key)
             if not self._sites_of[model]:
                 del self._sites_of[model]
@@ -252,6 +265,8 @@ class Takeover:
             for action in step.actions:
                 if self._leads:
                     await self._carry_out(key, action)
+            if any(isinstance(action, DeleteSlice) for action in step.actions):
+                site.left_at_s = self._clock()
         raise ApiError(0, "Unsettled", f"Service {key} is not what was written, over and over again")
 
     def _rest(self, key: str, seen: World, wanted: Mapping[str, Exposure], step: Step) -> None:
@@ -271,6 +286,10 @@ class Takeover:
         if self._is_open(key):
             self._look_later(_Job(key, is_model=True), self._open_until_s)
             return
+        if self._clock() < (until_s := self._lingers_until_s.get(key, 0.0)):
+            self._look_later(_Job(key, is_model=True), until_s)
+            return
+        self._lingers_until_s.pop(key, None)
         known = self._models.get(key)
         if known is not None and known.is_held:
             await hold_model(self._cluster, key, hold=False)
