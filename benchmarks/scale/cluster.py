@@ -2,8 +2,7 @@
 The pods themselves are not there.
 
 Each model has a Deployment (paused, so nobody makes pods of it), a Service, a ModelDeployment, and `SLICES` slices of
-`ENDPOINTS` pods each. The slices are the shadow Service's: those of the Service itself would be stale once it is taken
-over.
+`ENDPOINTS` pods each.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.adapters.kubernetes.client import Cluster, path_of
-from controller.objects import MANAGED_BY_LABEL, MANAGER, shadow_name
+from controller.objects import MANAGED_BY_LABEL
 from xds.translate.cluster import local_cluster_name
 
 Json = dict[str, Any]
@@ -58,17 +57,14 @@ class ManyModels:
             await self._cluster.create(path_of("v1", "namespaces"), {"metadata": {"name": name}})
         await _each(self._cluster, (each for number in range(self.size) for each in _objects(number)))
 
-    async def until_taken_over(self, within_s: float) -> None:
-        """Waits until every Service leads to a gateway. Raises TimeoutError."""
+    async def until_told(self, within_s: float) -> None:
+        """Waits until each model's status says how it is. Raises TimeoutError."""
         async with asyncio.timeout(within_s):
-            while await self._taken_over() < self.size:  # noqa: ASYNC110 (it is the API server's to say)
+            while True:
+                models = await self._cluster.get(path_of(MODELS, "modeldeployments"))
+                if all(each.get("status", {}).get("state") for each in models["items"]):
+                    return
                 await asyncio.sleep(1)
-
-    async def _taken_over(self) -> int:
-        selector = f"{MANAGED_BY_LABEL}={MANAGER}"
-        slices = await self._cluster.get(path_of(DISCOVERY, "endpointslices"), {"labelSelector": selector})
-        led = (each for each in slices["items"] if each["ports"][0]["port"] != PORT)
-        return len({(each["metadata"]["namespace"], each["metadata"]["labels"][SERVICE_NAME]) for each in led})
 
     def replacement(self, number: int) -> Change:
         """A pod of the slice gives way to another one."""
@@ -130,7 +126,6 @@ def _objects(number: int) -> Iterator[tuple[str, Json]]:
 
 def _slice(number: int) -> Json:
     namespace, name = _namespace(number // SLICES), _name(number // SLICES)
-    shadow = shadow_name(name)
     endpoints = [
         {
             "addresses": [_address(number, index)],
@@ -141,8 +136,8 @@ def _slice(number: int) -> Json:
         }
         for index in range(ENDPOINTS)
     ]
-    labels = {SERVICE_NAME: shadow, MANAGED_BY_LABEL: "endpointslice-controller.example.com"}
-    return _object(f"{shadow}-{number}", labels=labels) | {
+    labels = {SERVICE_NAME: name, MANAGED_BY_LABEL: "endpointslice-controller.example.com"}
+    return _object(f"{name}-{number}", labels=labels) | {
         "addressType": "IPv4",
         "endpoints": endpoints,
         "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
@@ -163,7 +158,7 @@ def _namespace(number: int) -> str:
 
 def _slice_path(number: int) -> str:
     model = number // SLICES
-    return path_of(DISCOVERY, "endpointslices", _namespace(model), f"{shadow_name(_name(model))}-{number}")
+    return path_of(DISCOVERY, "endpointslices", _namespace(model), f"{_name(model)}-{number}")
 
 
 def _cluster_of(number: int) -> str:
