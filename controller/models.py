@@ -309,7 +309,7 @@ class Models:
             return ir.UNLIMITED
         if not record.replicas:
             return record.local.limit if record.local else configured.max_concurrent_requests_per_replica
-        total = configured.max_concurrent_requests_per_replica * record.replicas
+        total = min(configured.max_concurrent_requests_per_replica * record.replicas, ir.UNLIMITED)
         static = max(1, total // self.gateways.count)
         self.leasing.set_limit(record.key, total, static)
         return static

@@ -28,6 +28,12 @@ SHARED = frozenset({"share_ppm", "restraint"})
 WORDS_MAX = 400
 """Characters of a gateway's own words that are kept: they may repeat a whole resource."""
 
+GATEWAYS_MAX = 1_000
+"""What says that there were more is not believed: the limits of all models are divided by it."""
+PORT_MAX = 65_535
+TIME_MAX_S = 253_402_300_799.0
+"""The last second that a time in Kubernetes' form can name."""
+
 _DECISION = TypeAdapter(offload.Decision)
 _SAVED = tuple(each.name for each in fields(offload.Decision) if each.name not in FORGOTTEN)
 _saved_values = attrgetter(*_SAVED)
@@ -283,14 +289,14 @@ def to_save(
 
 
 def restore(saved: Mapping[str, object], *, forgotten: Collection[str] = FORGOTTEN) -> Told:
-    """The inverse of `to_save` for what a record holds. What does not fit (another version wrote it) is left out, never
-    an error. `forgotten`: what to leave out of the decision.
+    """The inverse of `to_save` for what a record holds. What does not fit (another version wrote it, or somebody who
+    edits statuses) is left out, never an error. `forgotten`: what to leave out of the decision.
     """
-    limit, port, remotes = saved.get("initial_limit"), saved.get("gateway_port"), saved.get("remotes")
+    remotes = saved.get("remotes")
     return Told(
         _decision(saved.get("decision"), forgotten),
-        limit if isinstance(limit, int) else None,
-        port if isinstance(port, int) else None,
+        _number(saved.get("initial_limit"), ir.UNLIMITED),
+        _number(saved.get("gateway_port"), PORT_MAX),
         remotes if isinstance(remotes, Mapping) else {},
         _lost(saved.get("lost")),
     )
@@ -300,9 +306,25 @@ def _decision(stored: object, forgotten: Collection[str]) -> offload.Decision | 
     if not isinstance(stored, Mapping) or not stored:
         return None
     try:
-        return _DECISION.validate_python({k: v for k, v in stored.items() if k not in forgotten})
+        decision = _DECISION.validate_python({k: v for k, v in stored.items() if k not in forgotten})
     except ValidationError:
         return None
+    return decision if _is_possible(decision) else None
+
+
+def _is_possible(decision: offload.Decision) -> bool:
+    shares = decision.share_ppm, decision.wanted_ppm
+    times = decision.since_s, decision.heard_s, decision.streak_from_s, decision.stepped_at_s, decision.returned_at_s
+    return (
+        all(0 <= share <= ir.PPM for share in shares)
+        and all(0 <= at_s <= TIME_MAX_S for at_s in times if at_s is not None)
+        and 1 <= decision.buffer_growth <= offload.BUFFER_GROWTH_MAX
+    )
+
+
+def _number(stored: object, most: int) -> int | None:
+    """From 1 on; None for all else."""
+    return stored if isinstance(stored, int) and stored is not True and 1 <= stored <= most else None
 
 
 def _lost(stored: object) -> Lost:
@@ -315,7 +337,7 @@ def _lost(stored: object) -> Lost:
 
 def saved_ports(saved: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
     """Model key -> its port on the gateway."""
-    return {key: port for key, state in saved.items() if isinstance(port := state.get("gateway_port"), int)}
+    return {key: port for key, state in saved.items() if (port := _number(state.get("gateway_port"), PORT_MAX))}
 
 
 def saved_credentials(saved: Mapping[str, Mapping[str, object]]) -> dict[str, float | None]:
@@ -330,5 +352,5 @@ def saved_credentials(saved: Mapping[str, Mapping[str, object]]) -> dict[str, fl
 
 def saved_gateways(saved: Mapping[str, Mapping[str, object]]) -> int:
     """How many gateways there were."""
-    counts = (state.get("gateways") for state in saved.values())
-    return max((count for count in counts if isinstance(count, int)), default=0)
+    counts = (_number(state.get("gateways"), GATEWAYS_MAX) for state in saved.values())
+    return max(filter(None, counts), default=0)
