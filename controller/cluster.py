@@ -33,7 +33,7 @@ from controller.adapters.kubernetes.status_writer import StatusWriter
 from controller.adapters.kubernetes.takeover import Takeover
 from controller.api import ModelDeployment
 from controller.election import Terms
-from controller.events import Effect, Event
+from controller.events import Effect, Event, Kind
 from controller.exposures import Cluster as ClusterTerms
 from controller.kube_status import order_of, saved_of
 from controller.metrics import PromQuery, Query, ScrapeQuery
@@ -127,10 +127,10 @@ class InCluster(Runtime):
         return "" if "xds" in self.addresses else "no gateway can connect yet"
 
     def load(self) -> None:
-        """Takes in all that has been read, older models first, so that every replica comes to the same."""
+        """Takes in all that has been read."""
         loaded = [self.queue.get_nowait() for _ in range(self.queue.qsize())]
         with collector.at_rest():
-            self.carry_out(self.engine.handle_all(sorted(loaded, key=_place), self.clock()))
+            self.carry_out(self.engine.handle_all(oldest_first(loaded), self.clock()))
 
     def carry_out(self, effects: Sequence[Effect]) -> None:
         super().carry_out(effects)
@@ -240,15 +240,23 @@ async def _open(server: AdminServer, address: tuple[str, int]) -> None:
         raise StartError(f"{join(*address)}: {error.strerror or error}") from error
 
 
-def _place(event: Event) -> tuple[int, tuple[str, str]]:
-    """What models refer to comes first, then the models by age, then what was decided about them."""
-    match event:
-        case events.Applied(object=ModelDeployment() as model):
-            return 1, order_of(model)
-        case events.Decided():
-            return 2, ("", "")
-        case _:
-            return 0, ("", "")
+def oldest_first(loaded: Sequence[Event]) -> list[Event]:
+    """What models refer to, then the models by age, so that every replica comes to the same. What was said of one thing
+    stays in its order: while much is read, some of it is changed or deleted.
+    """
+    models = (event.object for event in loaded if isinstance(event, events.Applied))
+    ages = {model.key: order_of(model) for model in models if isinstance(model, ModelDeployment)}
+
+    def place(event: Event) -> tuple[int, tuple[str, str]]:
+        match event:
+            case events.Applied(object=ModelDeployment(key=key)) | events.Decided(key=key):
+                return 1, ages.get(key, ("", key))
+            case events.Refused(kind=Kind.MODEL_DEPLOYMENT, key=key) | events.Removed(Kind.MODEL_DEPLOYMENT, key=key):
+                return 1, ages.get(key, ("", key))
+            case _:
+                return 0, ("", "")
+
+    return sorted(loaded, key=place)
 
 
 def _saved(source: Source) -> Saved:
