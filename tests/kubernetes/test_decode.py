@@ -157,6 +157,12 @@ def test_what_is_no_pod_is_no_gateway() -> None:
     assert gateways(("IPv4", "", "10.0.0.1", True)) == ()
 
 
+def test_a_name_is_no_address_of_a_gateway() -> None:
+    assert gateways(("FQDN", "a", "gateway.example.com", True), ("IPv4", "b", "10.0.0.2", True)) == (
+        GatewayPod("b", ("10.0.0.2",)),
+    )
+
+
 def test_other_kinds_are_read_as_from_files() -> None:
     policy = {"apiVersion": "authorization.beamlit.com/v1alpha1", "spec": {"type": "location"}}
 

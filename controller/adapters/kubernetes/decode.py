@@ -167,7 +167,7 @@ def gateway_pods(slices: Iterable[EndpointSlice]) -> tuple[GatewayPod, ...]:
     addresses: dict[str, dict[str, str]] = {}
     unready: set[str] = set()
     for each in slices:
-        for endpoint in each.endpoints:
+        for endpoint in each.endpoints if each.address_type in ("IPv4", "IPv6") else ():
             if not endpoint.pod or not endpoint.addresses:
                 continue
             addresses.setdefault(endpoint.pod, {})[each.address_type] = endpoint.addresses[0]

@@ -157,7 +157,7 @@ class Source:
         of_gateway = Selection(
             path_of("discovery.k8s.io/v1", "endpointslices", namespace), label_selector=f"{SERVICE_LABEL}={name}"
         )
-        gateways = Handler(decode.endpoint_slice, self._see_gateways, self._lose_gateways, self._refuse_slice)
+        gateways = Handler(decode.endpoint_slice, self._see_gateways, self._lose_gateways, lambda key, why: None)
         self._add("gateway", [of_gateway], gateways)
 
     def _add(self, kind: str, wanted: Iterable[Selection], handler: Handler[Any]) -> None:
@@ -216,7 +216,8 @@ class Source:
         self._onlooker.lose_slice(key)
 
     def _refuse_slice(self, key: str, problems: tuple[Problem, ...]) -> None:
-        """A slice that belongs to no Service is nobody's business here."""
+        """A slice that belongs to no Service, maybe any more, is nobody's business here."""
+        self._lose_slice(key)
 
     # The gateway
 

@@ -1,0 +1,43 @@
+"""What a cluster says, as events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from controller.adapters.kubernetes.client import Cluster
+from controller.adapters.kubernetes.source import Source, Where
+from controller.events import Applied, Event, Kind, Removed
+from controller.objects import SERVICE_LABEL, EndpointSlice
+from tests.kubernetes.fake_api import FakeApi, status
+from tests.kubernetes.tasks import running, until
+
+
+class Nobody:
+    """Who is shown everything, and looks at nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *shown: None
+
+
+def of_all_services(request: web.Request) -> bool:
+    return request.path.endswith("/endpointslices") and "labelSelector" not in request.query
+
+
+async def test_a_slice_that_is_taken_from_its_service_is_gone(api: FakeApi, cluster: Cluster) -> None:
+    api.answer = lambda request: None if of_all_services(request) else status(403, "Forbidden")
+    told: list[Event] = []
+    source = Source(cluster, Where(("shop",), frozenset(), ("shop", "gateway")), told.append, Nobody())
+    content = {"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}
+    api.put("php-x", **content)
+    api.objects["shop/php-x"]["metadata"]["labels"] = {SERVICE_LABEL: "php"}
+
+    async with running(source.run()):
+        await until(lambda: told)
+        assert isinstance(told[0], Applied)
+        assert isinstance(told[0].object, EndpointSlice)
+        api.put("php-x", **content)
+        await until(lambda: len(told) > 1)
+
+    assert told[1:] == [Removed(Kind.ENDPOINT_SLICE, "shop/php-x")]
