@@ -127,7 +127,7 @@ class ModelClient:
 
     def accept(self, type_url: str, now_s: float) -> None:
         response = self.inbox.pop(type_url)
-        before = self.held[LISTENER].copy()
+        before = {} if type_url in self.unheard else self.held[LISTENER].copy()
         self.unheard.discard(type_url)
         (self._take_state if self.state_of_the_world else self._take_delta)(type_url, response.data)
         gone = before.keys() - self.held[LISTENER].keys()
