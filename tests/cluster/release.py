@@ -10,17 +10,18 @@ from tests.support.chart import CHART, Json
 
 
 class Release:
-    """`sw` in a namespace of the test's, which serves that namespace's models."""
+    """In a namespace of the test's; it serves that namespace's models."""
 
-    def __init__(self, control_plane: ControlPlane, namespace: str) -> None:
+    def __init__(self, control_plane: ControlPlane, namespace: str, name: str = "sw") -> None:
         self._plane = control_plane
         self.namespace = namespace
+        self.name = name
 
     def helm(self, command: str, *arguments: str) -> str:
         """What it printed. Raises AssertionError with its complaint if it fails."""
         where = ["--kubeconfig", str(self._plane.kubeconfig), "--namespace", self.namespace]
         ran = subprocess.run(
-            [str(program("helm")), command, "sw", *arguments, *where], capture_output=True, text=True, check=False
+            [str(program("helm")), command, self.name, *arguments, *where], capture_output=True, text=True, check=False
         )
         assert ran.returncode == 0, ran.stderr
         return ran.stdout

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -42,7 +43,8 @@ func main() {
 }
 
 // serve answers every request with the name of its pod. Query parameters, or the flags, make it work: `sleep=1s` waits,
-// `burn=20ms` computes for that long, `status=503` sets the answer's status. PUT /ready/on and /ready/off set what /healthz says.
+// `burn=20ms` computes for that long, `status=503` sets the answer's status. PUT /ready/on and /ready/off set what /healthz says, and GET
+// /metrics says how many requests run now, as Prometheus reads it.
 // After SIGTERM it goes on for the time of -drain, as a well-behaved server does while the news spreads.
 func serve(ended context.Context, arguments []string) {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
@@ -61,7 +63,14 @@ func serve(ended context.Context, arguments []string) {
 	})
 	mux.HandleFunc("PUT /ready/on", func(http.ResponseWriter, *http.Request) { unready.Store(false) })
 	mux.HandleFunc("PUT /ready/off", func(http.ResponseWriter, *http.Request) { unready.Store(true) })
+	var running atomic.Int64
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		_, _ = fmt.Fprintf(w, "# TYPE model_requests_running gauge\nmodel_requests_running %d\n", running.Load())
+	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		running.Add(1)
+		defer running.Add(-1)
 		_, _ = io.Copy(io.Discard, r.Body)
 		query := r.URL.Query()
 		time.Sleep(duration(query.Get("sleep"), 0))
@@ -157,8 +166,9 @@ func call(ended context.Context, arguments []string) {
 	<-ended.Done()
 }
 
+// ask sends a POST, as inference is: unlike a GET nobody on the way sends it a second time when a connection breaks.
 func ask(client *http.Client, url string) (string, error) {
-	response, err := client.Get(url)
+	response, err := client.Post(url, "text/plain", strings.NewReader("Hello"))
 	if err != nil {
 		return "", err
 	}
