@@ -139,6 +139,8 @@ async def test_only_so_many_requests_are_on_their_way(api: FakeApi, cluster: Clu
         await asyncio.sleep(0)
 
     assert len(api.requests) == client.AT_ONCE
+    lease = path_of("coordination.k8s.io/v1", "leases", "shop", "leader")
+    await asyncio.wait_for(cluster.get(lease), timeout=30)  # who leads does not wait for them
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)

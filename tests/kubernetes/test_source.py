@@ -29,7 +29,11 @@ async def test_a_slice_that_is_taken_from_its_service_is_gone(api: FakeApi, clus
     api.answer = lambda request: None if of_all_services(request) else status(403, "Forbidden")
     told: list[Event] = []
     source = Source(cluster, Where(("shop",), frozenset(), ("shop", "gateway")), told.append, Nobody())
-    content = {"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"port": 80}]}
+    content: dict[str, Any] = {
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.0.0.1"]}],
+        "ports": [{"port": 80}],
+    }
     api.put("php-x", **content)
     api.objects["shop/php-x"]["metadata"]["labels"] = {SERVICE_LABEL: "php"}
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
@@ -33,12 +33,13 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 AT_ONCE = 16
-"""Requests on their way at once, watches aside. What we may ask for beyond that is the API server's to say, by its
-priority and fairness; a rate limit of ours would only hold up the one request that matters.
+"""Requests on their way at once, watches and Leases aside: a leader whose renewal waits behind requests to a slow server
+leads no more. What we may ask for beyond that is the API server's to say, by its priority and fairness.
 """
 RELOAD_PAUSE_S = 10.0
 """Credentials that were refused are read anew at most this often."""
 
+_LEASES = "/apis/coordination.k8s.io/"
 _WORDS_MAX = 500
 
 
@@ -104,7 +105,7 @@ class Cluster:
         """The answer's body. `body`: plain JSON values. Raises ApiError."""
         headers = {"Accept": accept, "Content-Type": content_type}
         request = Request(method, path, query or {}, headers, timeout_s, body)
-        async with self._slots, self._exchange(request) as response:
+        async with self._slot(path), self._exchange(request) as response:
             return await response.read()
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -154,6 +155,9 @@ class Cluster:
 
     async def close(self) -> None:
         await self._session.retire()
+
+    def _slot(self, path: str) -> AbstractAsyncContextManager[object]:
+        return nullcontext() if path.startswith(_LEASES) else self._slots
 
     @asynccontextmanager
     async def _exchange(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
