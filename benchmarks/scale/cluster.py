@@ -57,15 +57,6 @@ class ManyModels:
             await self._cluster.create(path_of("v1", "namespaces"), {"metadata": {"name": name}})
         await _each(self._cluster, (each for number in range(self.size) for each in _objects(number)))
 
-    async def until_told(self, within_s: float) -> None:
-        """Waits until each model's status says how it is. Raises TimeoutError."""
-        async with asyncio.timeout(within_s):
-            while True:
-                models = await self._cluster.get(path_of(MODELS, "modeldeployments"))
-                if all(each.get("status", {}).get("state") for each in models["items"]):
-                    return
-                await asyncio.sleep(1)
-
     def replacement(self, number: int) -> Change:
         """A pod of the slice gives way to another one."""
         self._changes += 1
