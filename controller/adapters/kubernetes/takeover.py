@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
+from controller.adapters.host import steady_clock
 from controller.adapters.kubernetes.client import ApiError, Cluster
 from controller.adapters.kubernetes.service_access import carry_out, hold_model, read_world
 from controller.adapters.kubernetes.work_queue import WorkQueue
@@ -89,13 +89,13 @@ class Takeover:
         emit: Callable[[Event], None],
         *,
         serves: Callable[[str], bool] = lambda namespace: True,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         linger_s: float = LINGER_S,
     ) -> None:
         self._cluster = cluster
         self._emit = emit
         self._serves = serves
-        self._clock = clock
+        self._clock = clock or steady_clock()
         self._linger_s = linger_s
         self._leads = False
         self._open_until_s = 0.0
