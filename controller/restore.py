@@ -164,7 +164,8 @@ async def _touched(cluster: Cluster, where: Where) -> set[str]:
     ours = f"{MANAGED_BY_LABEL}={MANAGER}"
     async for obj in _all(cluster, "discovery.k8s.io/v1", "endpointslices", where.referred, ours):
         metadata = obj["metadata"]
-        keys.add(f"{metadata['namespace']}/{metadata['labels'][SERVICE_LABEL]}")
+        if service := metadata["labels"].get(SERVICE_LABEL):
+            keys.add(f"{metadata['namespace']}/{service}")
     return keys - others
 
 

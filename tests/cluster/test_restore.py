@@ -14,6 +14,7 @@ from controller.__main__ import main
 from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.election import Election
 from controller.election import Terms
+from controller.objects import MANAGED_BY_LABEL, MANAGER
 from controller.restore import RestoreOptions, restore
 from controller.settings import Settings
 from controller.takeover.finalizer import FINALIZER
@@ -114,6 +115,16 @@ async def test_what_was_begun_only_is_undone_too(stage: Stage) -> None:
     stage.plane.api.merge(stage.path("services", "php"), {**patch, "spec": {"selector": SELECTOR}})
     assert await restore(options(stage), lambda line: None)
     assert {**stage.snapshot(), "managers": None} == {**before, "managers": None}
+
+
+async def test_a_slice_of_ours_that_lost_its_service_is_in_nobodys_way(stage: Stage) -> None:
+    before, lines = stage.snapshot(), list[str]()
+    await taken(stage)
+    astray = {"metadata": {"name": "astray", "labels": {MANAGED_BY_LABEL: MANAGER}}, "addressType": "IPv4"}
+    stage.plane.api.create(stage.path("endpointslices", group="discovery.k8s.io/v1"), {**astray, "endpoints": []})
+    assert await restore(options(stage), lines.append)
+    assert lines == [f"Service {stage.key}: is as it was"]
+    assert stage.snapshot() == before
 
 
 async def test_what_is_there_for_models_of_other_namespaces_is_left_alone(stage: Stage) -> None:
