@@ -33,8 +33,8 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 AT_ONCE = 16
-"""Requests on their way at once, watches and Leases aside: a leader whose renewal waits behind others leads no more. What
-we may ask for beyond that is the API server's to say, by its priority and fairness.
+"""Requests on their way at once, watches and Leases aside: a leader whose renewal waits behind others leads no more.
+What we may ask for beyond that is the API server's to say, by its priority and fairness.
 """
 RELOAD_PAUSE_S = 10.0
 """Credentials that were refused are read anew at most this often."""
