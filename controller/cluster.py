@@ -163,9 +163,13 @@ class InCluster(Runtime):
                 pass  # it is a part of the status
 
     def elected(self, leads: bool) -> None:
-        """Whether this controller may write. It decides until it hears that another holds the lease."""
+        """Whether this controller may write. It decides until it hears that another holds the lease, so after an outage
+        of the API server it has led all the time, and who writes has to be told everything once more.
+        """
         for writing in (self.writer, self.reporter, self.takeover):
             writing.resume() if leads else writing.pause()
+        if leads:
+            self.queue.put_nowait(events.Elected(leads=True))
 
     async def serve(self, group: asyncio.TaskGroup) -> None:
         """Opens all addresses, and runs until it is cancelled."""

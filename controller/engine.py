@@ -163,9 +163,11 @@ class Engine:
             case events.Elected(leads=leads):
                 if leads is not self._models.leads:
                     self._models.elect(leads=leads, now=now)
-                    for kind, key in sorted(self.refused):
-                        if kind is Kind.MODEL_DEPLOYMENT:
-                            self._models.refuse(key)
+                elif leads:
+                    self._models.repeat()
+                for kind, key in sorted(self.refused):
+                    if kind is Kind.MODEL_DEPLOYMENT:
+                        self._models.refuse(key)
             case events.Decided(key=key, saved=saved):
                 self._models.hear(key, saved)
 

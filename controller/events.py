@@ -119,7 +119,9 @@ class Exposed:
 
 @dataclass(frozen=True, slots=True)
 class Elected:
-    """Whether this controller decides from now on. One that does not follows what `Decided` says."""
+    """Whether this controller decides from now on. One that does not follows what `Decided` says. To one that does
+    already: whoever acts for it has forgotten what it wanted.
+    """
 
     leads: bool
 

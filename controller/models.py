@@ -167,6 +167,12 @@ class Models:
             self._step_down()
         self.unresolved |= self.records.keys()
 
+    def repeat(self) -> None:
+        """Says once more what is wanted of each Service."""
+        for record in self.records.values():
+            record.expose = None
+        self.undecided |= self.records.keys()
+
     def _take_over(self, now: float) -> None:
         records = self.of(self.records)
         self.exposures.start(records, now)

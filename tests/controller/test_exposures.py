@@ -334,6 +334,15 @@ def test_who_takes_the_lead_again_says_once_more_what_is_to_be() -> None:
 # Services that are made
 
 
+def test_who_led_all_the_time_says_once_more_what_is_to_be() -> None:
+    found = exposed("g")
+    found.give(events.Refused(Kind.MODEL_DEPLOYMENT, "default/broken", (Problem("spec.model", "is required"),)))
+    before, found.exposed = found.exposed, {}
+    found.lead()
+    assert found.exposed == before
+    assert (found.gateways_of(), found.exposed["default/broken"]) == (["g"], None)
+
+
 def test_a_service_is_made_for_a_model_that_names_none_and_then_taken_over() -> None:
     made = manifest()
     del made["spec"]["serviceRef"]
