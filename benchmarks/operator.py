@@ -31,10 +31,10 @@ import pytest
 import yaml
 
 from benchmarks.figures import Report, at_most
-from benchmarks.scale.cluster import SLICES, Change, ManyModels, at_rate
+from benchmarks.scale.cluster import MODELS_API, SLICES, Change, ManyModels, at_rate
 from benchmarks.scale.gateway import Call, LightGateway, light_gateway
 from benchmarks.scale.processes import cpu_s, memory_mib, scratch
-from controller.adapters.kubernetes.client import Cluster
+from controller.adapters.kubernetes.client import Cluster, path_of
 from protos.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from protos.envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse
 from tests.cluster.harness.api import wait_until
@@ -115,7 +115,7 @@ async def run(report: Report, *, quick: bool) -> None:
 async def _run(report: Report, control_plane: ControlPlane, directory: Path, *, quick: bool) -> None:
     size, seconds = (4, 2) if quick else (MODELS, MEASURED_S)
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    wait_until(lambda: control_plane.api.serves(path_of(MODELS_API, "modeldeployments")), 60, "models can be created")
     cluster = await Cluster.connect(control_plane.kubeconfig)
     try:
         models = ManyModels(cluster, size)

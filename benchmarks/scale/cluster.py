@@ -23,7 +23,7 @@ SLICES = 5
 ENDPOINTS = 4
 PORT = 8000
 
-MODELS = "deployment.beamlit.com/v1alpha1"
+MODELS_API = "deployment.beamlit.com/v1alpha1"
 DISCOVERY = "discovery.k8s.io/v1"
 SERVICE_NAME = "kubernetes.io/service-name"
 AT_ONCE = 16
@@ -111,8 +111,8 @@ def _objects(number: int) -> Iterator[tuple[str, Json]]:
             "localLimit": {"maxConcurrentRequestsPerReplica": 16},
         },
     }
-    kind = {"apiVersion": MODELS, "kind": "ModelDeployment"}
-    yield path_of(MODELS, "modeldeployments", namespace), kind | _object(name, spec=model)
+    kind = {"apiVersion": MODELS_API, "kind": "ModelDeployment"}
+    yield path_of(MODELS_API, "modeldeployments", namespace), kind | _object(name, spec=model)
 
 
 def _slice(number: int) -> Json:
