@@ -230,6 +230,37 @@ async def test_what_is_known_stays_while_the_server_is_away(api: FakeApi, cluste
     assert len(api.lists) == 1
 
 
+@pytest.mark.parametrize("within", [True, False])
+async def test_a_server_that_is_back_and_has_forgotten_is_listed_at_once(
+    api: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, within: bool
+) -> None:
+    away = True
+    monkeypatch.setattr(reflector_module, "next_retry_s", lambda pace, failures, jitter: 0.01 if away else 3_600.0)
+    gone = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}
+
+    def answer(request: web.Request) -> web.Response | None:
+        nonlocal away
+        if "watch" not in request.query:
+            return None
+        if len(refused) < 3:
+            refused.append(request)
+            return status(503, "ServiceUnavailable", "starting")
+        away = False
+        if not within:
+            return status(410, "Expired", "too old")
+        return web.Response(text=json.dumps({"type": "ERROR", "object": gone}) + "\n")
+
+    refused: list[web.Request] = []
+    seen = Seen()
+    async with reflecting(cluster, seen):
+        await until(lambda: api.watches)
+        api.answer = answer
+        api.put("a", data=1)
+        api.cut()
+        await until(lambda: not away)
+        await until(lambda: len(api.lists) == 2)
+
+
 async def test_a_list_whose_pages_expire_begins_anew(api: FakeApi, cluster: Cluster) -> None:
     api.page = 1
     for name in ("a", "b"):

@@ -35,7 +35,7 @@ WATCH_S = 240
 """A watch is asked for anew after one to two times this long."""
 GOOD_S = 2.0
 """A watch that lasted this long was none that failed, though nothing may have happened."""
-PACE = Pace(first_retry_s=0.5, longest_retry_s=30.0)
+PACE = Pace(first_retry_s=0.5, longest_retry_s=10.0)
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +166,14 @@ class Reflector(Generic[T]):
     async def run(self) -> None:
         """Until it is cancelled."""
         while True:
+            goes_on = bool(self._version)
             try:
-                if not self._version:
+                if not goes_on:
                     await self._list()
                 await self._watch()
             except ApiError as error:
+                if error.status == HTTPStatus.GONE and goes_on:
+                    self._failures = 0  # the server is there, and only has to be asked otherwise
                 self._failures += 1
                 if error.status in _LIST_AGAIN:
                     self._version = ""
