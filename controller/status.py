@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass, replace
 
 from controller import offload
 from controller.credentials import Vault
-from controller.events import Refused
+from controller.events import RELEASED, Refused
 from controller.metrics import Unknown
 from controller.record import Gauge, Record
+
+_NEEDED = frozenset({"Accepted", "Programmed", "ServiceTakenOver"})
+"""What Ready sums up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +91,10 @@ def conditions(record: Record, refused: Refused | None, gateways: Iterable[str],
 
 
 def _summed_up(found: list[Condition]) -> list[Condition]:
-    """Ready: the model is served as its manifest says. If not, the first obstacle says why."""
-    needed = [each for each in found if each.type in ("Accepted", "Programmed")]
+    """Ready: the model is served as its manifest says. If not, the first obstacle says why. A Service that is not to
+    be taken over is none.
+    """
+    needed = [each for each in found if each.type in _NEEDED and each.reason != RELEASED]
     obstacle = next((each for each in needed if each.status != "True"), None)
     if obstacle:
         return [replace(obstacle, type="Ready"), *found]

@@ -8,7 +8,7 @@ import pytest
 
 from controller import events
 from controller.api import Problem
-from controller.events import Applied, Exposed, Kind, Refused
+from controller.events import RELEASED, Applied, Exposed, Kind, Refused
 from controller.status import Condition, conditions, details, refused_conditions, report
 from tests.controller.cluster_world import ClusterWorld, leader, manifest, served, workload
 from tests.controller.manifests import OAUTH, Json, model, model_from, secret
@@ -53,6 +53,15 @@ def test_one_that_is_not_ready_says_the_first_obstacle_in_its_own_words() -> Non
     assert (refused.status, refused.reason) == ("False", "Invalid")
     nowhere = shown(leader().give(*served("llama")))["Ready"]
     assert (nowhere.status, nowhere.reason) == ("Unknown", "NoGateway")
+
+
+def test_one_whose_callers_are_not_led_to_the_gateway_is_ready_only_if_nobody_wanted_that() -> None:
+    found = programmed()
+    for reason, is_ready in (("Contested", False), ("TakenOver", True), (RELEASED, True)):
+        found.give(Exposed(KEY, str(reason == "TakenOver"), reason, "Words."))
+        ready = shown(found)["Ready"]
+        assert (ready.status == "True") == is_ready
+        assert is_ready or (ready.reason, ready.message) == ("Contested", "Words.")
 
 
 def test_an_object_that_was_never_good_is_not_ready_for_the_same_reason() -> None:
