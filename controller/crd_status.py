@@ -69,8 +69,6 @@ class ModelStatus(ApiModel):
     """How many replicas of its own the model has ready."""
     gateway_port: Annotated[Int, Field(ge=1, le=65_535)] | None = None
     """The gateway's port for this model. It stays the same."""
-    takeover: Anything | None = None
-    """How far the Service is taken over."""
     decision: Anything | None = None
     """What the next leader goes on with."""
     offloading_status: bool | None = None

@@ -259,7 +259,6 @@ def test_a_status_of_every_field_is_kept_and_changes_no_generation(control_plane
         ],
         "readyReplicas": 0,
         "gatewayPort": 20001,
-        "takeover": {"attempts": 2, "by": {"name": "argocd"}},
         "decision": {"state": "Standby", "nested": [{"since_s": 1.5}]},
         "offloadingStatus": False,
         "servingPort": 80,
