@@ -37,7 +37,7 @@ offloadingConfig.metrics.external.metric.selector.matchExpressions.values
 """
 STATUS = """
 observedGeneration conditions.lastTransitionTime state share percentage since reason message metric target remote
-currentMetrics.ratio readyReplicas gatewayPort takeover decision
+currentMetrics.ratio readyReplicas gatewayPort decision
 offloadingStatus servingPort metricPort workspace createdAtOnBeamlit updatedAtOnBeamlit
 """
 
