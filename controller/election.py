@@ -1,9 +1,11 @@
 """Pure: who leads, by a Lease that all contenders read and write.
 
 The holder renews the lease over and over. Others take it once they have seen no change of it for as long as it lasts:
-only the time between two looks of one's own counts, so clocks need not agree. The holder stops leading `deadline_s`
-after it *began* the last renewal that succeeded, which is before anybody else can take the lease (`deadline_s` is
-shorter than `duration_s`): at no time two lead, however long requests take. A lease that is deleted has to run out too.
+only the time between two looks of one's own counts, so clocks need not agree; and only if both succeed, so that after
+an outage of the API server whoever held the lease, and went on deciding, can still renew it. The holder stops leading
+`deadline_s` after it *began* the last renewal that succeeded, which is before anybody else can take the lease
+(`deadline_s` is shorter than `duration_s`): at no time two lead, however long requests take. A lease that is deleted
+has to run out too.
 
 A write carries the version of the lease that was read, and fails if that is not the newest.
 """
@@ -47,6 +49,7 @@ class Candidate:
         self._terms = terms
         self._seen: Lease | None = None
         self._seen_at_s = 0.0
+        self._looked_at_s = 0.0
         self.leads_until_s = float("-inf")
 
     def leads(self, now_s: float) -> bool:
@@ -57,6 +60,7 @@ class Candidate:
 
         `time`: now, as text.
         """
+        self._looked_at_s = now_s
         if lease is not None and lease != self._seen:
             self._seen, self._seen_at_s = lease, now_s
         ours = Lease(self.identity, self._terms.duration_s, 0, time, time)
@@ -70,6 +74,11 @@ class Candidate:
         if held.holder != NOBODY and now_s < self._seen_at_s + held.duration_s:
             return None
         return replace(ours, transitions=held.transitions + 1)
+
+    def missed(self, now_s: float) -> None:
+        """A look, or the write after it, failed."""
+        self._seen_at_s += now_s - self._looked_at_s
+        self._looked_at_s = now_s
 
     def wrote(self, lease: Lease, begun_s: float) -> None:
         """A claim was written; the request began at `begun_s`."""

@@ -38,6 +38,18 @@ def test_a_renewal_seen_begins_the_wait_anew() -> None:
     assert candidate.claim(renewed, 129.0, "now") is not None
 
 
+def test_time_in_which_nobody_could_look_does_not_count() -> None:
+    candidate = Candidate("a", TERMS)
+    candidate.claim(OTHERS, 100.0, "now")
+    candidate.claim(OTHERS, 110.0, "now")
+    for now_s in (112.0, 122.0, 300.0):
+        candidate.missed(now_s)
+
+    assert candidate.claim(OTHERS, 301.0, "now") is None
+    assert candidate.claim(OTHERS, 304.9, "now") is None
+    assert candidate.claim(OTHERS, 305.0, "now") is not None
+
+
 def test_what_is_given_back_is_taken_at_once() -> None:
     assert Candidate("a", TERMS).claim(replace(OTHERS, holder=NOBODY), 100.0, "now") == Lease("a", 15, 4, "now", "now")
 
@@ -158,6 +170,10 @@ class Contest(RuleBasedStateMachine):
             claim, version, begun_s = self.begun.pop(name)
             if self.put(claim, version):
                 self.applied[name] = (claim, begun_s)
+
+    @rule(name=names)
+    def cannot_look(self, name: str) -> None:
+        self.candidates[name].missed(self.clock(name))
 
     @rule(name=names)
     def is_quick(self, name: str) -> None:

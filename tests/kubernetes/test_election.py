@@ -81,6 +81,26 @@ async def test_who_hears_nothing_stops_leading_and_goes_on_when_it_can(api: Fake
         await until(lambda: told.all == [True, False, True])
 
 
+async def test_after_an_outage_the_holder_has_its_time_to_renew(api: FakeApi, cluster: Cluster) -> None:
+    Leases(api, {"holderIdentity": "other", "leaseDurationSeconds": 2})
+    told = Told()
+    answers = [None, *(status(503, "ServiceUnavailable") for _ in range(45))]
+    looks = 0
+
+    def out_for_long(request: web.Request) -> web.Response | None:
+        nonlocal looks
+        looks += request.method == "GET"
+        return answers.pop(0) if answers else None
+
+    api.answer = out_for_long
+    async with running(told.contender(cluster).run()):
+        await until(lambda: not answers)
+        before = looks
+        await until(lambda: told.all == [True])
+
+    assert looks > before + 1
+
+
 async def test_a_refusal_is_said_once(api: FakeApi, cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, election.__name__)
     leases, told = Leases(api), Told()

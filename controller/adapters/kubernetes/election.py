@@ -81,10 +81,10 @@ class Election:
                 await self._try()
             self._complaint = ""
         except TimeoutError:
-            self._complain(ApiError(0, "Timeout", "no answer from the API server"))
+            self._miss(ApiError(0, "Timeout", "no answer from the API server"))
         except ApiError as error:
             if error.status != HTTPStatus.CONFLICT:  # somebody else was faster
-                self._complain(error)
+                self._miss(error)
         self._announce(leads=candidate.leads(self._clock()))
 
     async def _try(self) -> None:
@@ -131,8 +131,9 @@ class Election:
             log.info("this controller leads" if leads else "this controller no longer leads")
             self._tell(leads)
 
-    def _complain(self, error: ApiError) -> None:
-        """Once for each trouble."""
+    def _miss(self, error: ApiError) -> None:
+        """Said once for each trouble."""
+        self._candidate.missed(self._clock())
         if str(error) != self._complaint:
             self._complaint = str(error)
             log.warning("the lease %s cannot be held: %s", self._path, error)
