@@ -20,6 +20,10 @@ for ever, and so does the Endpoints object, which another controller then copies
     beside -> free    ours go, not before the controller's slices have every endpoint that the shadow's have ready; then
                       the shadow, then the annotations
 
+A shadow that was just made shows its pods bit by bit. Until it has settled, only what it shows counts, not what it does
+not show: an endpoint of which it says nothing stays, stale slices stay unless all they have is shown, and nothing is
+given back. So a shadow that somebody deletes is made anew without any harm, even while a Service is given back.
+
 No step removes an endpoint unless another that serves is there, so no order of stops and starts loses a caller. Nothing
 is remembered of what was done (but how often somebody else undid it, see `contest`): each plan starts from what is
 there, so a crash after any action, a lost answer, or somebody's edit is just another beginning. What is there is always
@@ -54,7 +58,7 @@ from controller.takeover.actions import (
 )
 from controller.takeover.contest import Contest, Hold, watch
 from controller.takeover.obstacles import Obstacle, obstacle_of, port_of, selector_behind
-from controller.takeover.slices import covers, desired_slices
+from controller.takeover.slices import covers, desired_slices, unshown
 from controller.takeover.world import (
     BY_SELECTOR,
     MIRRORED,
@@ -65,6 +69,8 @@ from controller.takeover.world import (
     selector_of,
     selector_text,
 )
+
+_LACKS = "has not yet all of its ready endpoints"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +116,21 @@ def plan(seen: World, wanted: Mapping[str, Exposure], contest: Contest, now: flo
     conditions = {model: _refused(obstacle) for model, obstacle in obstacles.items() if obstacle is not None}
     granted = {model: wanted[model] for model, obstacle in obstacles.items() if obstacle is None}
     if not granted:
-        return Step(_give_back(seen), conditions)
+        return Step(_give_back(seen, now), conditions, wake_at=seen.settles_at_s(now))
     contest = watch(contest, service, _terms(seen, granted), now)
-    wake_at = contest.retake_at_s if contest.retake_at_s > now else None
+    retake_at = contest.retake_at_s if contest.retake_at_s > now else None
     waiting: Condition | None
     if contest.is_given_up(now):
-        actions, waiting = _give_back(seen), _contested(service, contest)
-    elif service.selector and wake_at is not None:
-        actions, waiting = _stand_beside(seen, granted)[0], _put_back(service, contest, wake_at - now)
+        actions, waiting = _give_back(seen, now), _contested(service, contest)
+    elif service.selector and retake_at is not None:
+        actions, waiting = _stand_beside(seen, granted, now)[0], _put_back(service, contest, retake_at - now)
     else:
-        actions, waiting = _take(seen, granted)
+        actions, waiting = _take(seen, granted, now)
     if actions and waiting is None:
         waiting = _in_progress(service)
     for model, exposure in granted.items():
         conditions[model] = waiting or _taken(service, exposure)
+    wake_at = min((at for at in (retake_at, seen.settles_at_s(now)) if at is not None), default=None)
     return Step(actions, conditions, contest, wake_at)
 
 
@@ -136,14 +143,14 @@ def _without_service(seen: World, wanted: Mapping[str, Exposure]) -> Step:
     return Step((*_remove(seen), *makes[:1]), conditions)
 
 
-def _take(seen: World, granted: Mapping[str, Exposure]) -> tuple[tuple[Action, ...], Condition | None]:
+def _take(seen: World, granted: Mapping[str, Exposure], now: float) -> tuple[tuple[Action, ...], Condition | None]:
     """One step towards `taken`, and what it waits for."""
     service = _service(seen)
-    actions, waiting = _stand_beside(seen, granted)
+    actions, waiting = _stand_beside(seen, granted, now)
     if actions or waiting is not None:
         return actions, waiting
     if service.selector and not covers(seen.pods, seen.selected):
-        return (), _in_progress(service, f"{shadow_key(service.key)} has not yet all of its ready endpoints")
+        return (), _in_progress(service, f"{shadow_key(service.key)} {_LACKS}")
     selector = selector_behind(seen)
     annotations: dict[str, str | None] = {}
     if service.kept is None or selector_of(service.kept) != selector:
@@ -152,12 +159,16 @@ def _take(seen: World, granted: Mapping[str, Exposure]) -> tuple[tuple[Action, .
         annotations[MODEL_ANNOTATION] = models
     if service.selector or annotations:
         return (EditService(service, {} if service.selector else None, annotations),), None
-    endpoints = (DeleteEndpoints(service.key),) if seen.endpoints else ()
     stale = managed_by(seen.slices, BY_SELECTOR, MIRRORED)
+    if not seen.is_settled(now) and not covers(seen.pods, stale):
+        return (), _in_progress(service, f"{shadow_key(service.key)} {_LACKS}")
+    endpoints = (DeleteEndpoints(service.key),) if seen.endpoints else ()
     return (*endpoints, *(DeleteSlice(each.key) for each in stale)), None
 
 
-def _stand_beside(seen: World, granted: Mapping[str, Exposure]) -> tuple[tuple[Action, ...], Condition | None]:
+def _stand_beside(
+    seen: World, granted: Mapping[str, Exposure], now: float
+) -> tuple[tuple[Action, ...], Condition | None]:
     """One step towards `beside`, or towards what is to be there once it is left, and what it waits for."""
     service, shadow, selector = _service(seen), seen.shadow, selector_behind(seen) or {}
     if actions := _as_made(service, granted):
@@ -170,13 +181,16 @@ def _stand_beside(seen: World, granted: Mapping[str, Exposure]) -> tuple[tuple[A
     taken = {port: each for each in granted.values() if isinstance(port := port_of(service, each), ServicePort)}
     desired = {each.key: each for each in desired_slices(service, seen.pods, taken)}
     ours = {each.key: each for each in seen.ours}
+    leaving = [each for key, each in ours.items() if key not in desired]
+    held = {} if seen.is_settled(now) else {each.key: each for each in unshown(leaving, seen.pods)}
+    desired |= held
     puts = tuple(PutSlice(service, each) for key, each in desired.items() if ours.get(key) != each)
-    if not seen.pods:
-        return puts, _in_progress(service, f"{shadow.key} has no EndpointSlice yet")
-    return (*puts, *(DeleteSlice(key) for key in ours if key not in desired)), None
+    deletes = tuple(DeleteSlice(key) for key in ours if key not in desired)
+    lacks = "has no EndpointSlice yet" if not seen.pods else _LACKS if held else ""
+    return (*puts, *deletes), _in_progress(service, f"{shadow.key} {lacks}") if lacks else None
 
 
-def _give_back(seen: World) -> tuple[Action, ...]:
+def _give_back(seen: World, now: float) -> tuple[Action, ...]:
     """One step towards `free`; none if it is, or has to wait for Kubernetes."""
     service = _service(seen)
     if not seen.is_touched:
@@ -184,7 +198,7 @@ def _give_back(seen: World) -> tuple[Action, ...]:
     if service.type != "ExternalName":  # whose slices nobody writes
         if not service.selector and (selector := selector_behind(seen)):
             return (EditService(service, selector),)
-        if service.selector and seen.ours and (waits := _wait_for_pods(seen)) is not None:
+        if service.selector and seen.ours and (waits := _wait_for_pods(seen, now)) is not None:
             return waits
     annotations: dict[str, str | None] = {}
     if service.models is not None:
@@ -196,12 +210,14 @@ def _give_back(seen: World) -> tuple[Action, ...]:
     return (*_remove(seen), *edit)
 
 
-def _wait_for_pods(seen: World) -> tuple[Action, ...] | None:
+def _wait_for_pods(seen: World, now: float) -> tuple[Action, ...] | None:
     """None once the Service's own slices have what its shadow's have."""
     service, shadow = _service(seen), seen.shadow
-    if shadow and seen.owns_shadow and (shadow.selector, shadow.ports) != (service.selector, service.ports):
-        return (PutShadow(service, service.selector, shadow.models or ""),)
-    return None if seen.selected and covers(seen.selected, seen.pods) else ()
+    if shadow is not None and not seen.owns_shadow:
+        return None if seen.selected else ()  # and nobody can say whether these are all
+    if shadow is None or (shadow.selector, shadow.ports) != (service.selector, service.ports):
+        return (PutShadow(service, service.selector, (shadow or service).models or ""),)
+    return None if seen.selected and seen.is_settled(now) and covers(seen.selected, seen.pods) else ()
 
 
 def _remove(seen: World) -> tuple[Action, ...]:

@@ -46,6 +46,15 @@ def desired_slices(
     return (*to_gateways, *to_pods)
 
 
+def unshown(slices: Iterable[EndpointSlice], pods: Iterable[EndpointSlice]) -> Iterator[EndpointSlice]:
+    """What is ready in `slices` and of which `pods` say nothing, be it ready or not."""
+    shown = {(each.address_type, endpoint.addresses) for each in pods for endpoint in each.endpoints}
+    for each in slices:
+        ready = (endpoint for endpoint in each.endpoints if endpoint.ready)
+        if endpoints := tuple(e for e in ready if (each.address_type, e.addresses) not in shown):
+            yield replace(each, endpoints=endpoints)
+
+
 def covers(slices: Iterable[EndpointSlice], others: Iterable[EndpointSlice]) -> bool:
     """Whether everything ready in `others` is ready in `slices`."""
     return _ready(others) <= _ready(slices)

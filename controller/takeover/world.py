@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from calendar import timegm
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +21,12 @@ BY_SELECTOR = "endpointslice-controller.k8s.io"
 MIRRORED = "endpointslicemirroring-controller.k8s.io"
 """Who copies an Endpoints object into slices when the Service has no selector."""
 
+SETTLE_S = 5.0
+"""How long after it was made a shadow may show only some of its pods: the slices are written one by one, and those of
+one that had its name before are removed one by one. The times of two machines are compared; clocks that differ by more
+hold nothing up.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
@@ -26,7 +34,7 @@ class ServiceView:
 
     `kept`, `models`: the texts of our annotations. `kept_by_us`: nobody but us has set `kept`. `writers`: the field
     managers of spec.selector. `local_only`: the traffic policy that is Local, '' if none is. `owners`: uids.
-    `entries_of_ours`: places in metadata.managedFields.
+    `entries_of_ours`: places in metadata.managedFields. `created_s`: since the epoch.
     """
 
     key: str
@@ -48,6 +56,7 @@ class ServiceView:
     owners: frozenset[str] = frozenset()
     writers: frozenset[str] = frozenset()
     entries_of_ours: tuple[int, ...] = ()
+    created_s: float = 0.0
 
     @property
     def name(self) -> str:
@@ -83,6 +92,16 @@ class World:
     def pods(self) -> tuple[EndpointSlice, ...]:
         """What the shadow has collected; empty until Kubernetes has looked at it."""
         return managed_by(self.shadow_slices, BY_SELECTOR) if self.owns_shadow else ()
+
+    def is_settled(self, now: float) -> bool:
+        """Whether a pod that the shadow does not show is not there."""
+        return bool(self.pods) and self.shadow is not None and abs(now - self.shadow.created_s) >= SETTLE_S
+
+    def settles_at_s(self, now: float) -> float | None:
+        """When time will have settled it; None if that is past, or not what it lacks."""
+        return (
+            None if self.shadow is None or not self.pods or self.is_settled(now) else self.shadow.created_s + SETTLE_S
+        )
 
     @property
     def owns_shadow(self) -> bool:
@@ -137,7 +156,13 @@ def view_of(obj: Mapping[str, Any]) -> ServiceView:
             for index, entry in enumerate(entries)
             if (entry.get("manager"), entry.get("operation"), entry.get("subresource")) == (MANAGER, "Update", None)
         ),
+        created_s=_seconds(metadata["creationTimestamp"]),
     )
+
+
+def _seconds(timestamp: str) -> int:
+    """Since the epoch; the API server writes '2006-01-02T15:04:05Z', always in UTC."""
+    return timegm(tuple(map(int, re.findall(r"\d+", timestamp))))
 
 
 def _shadow_of(labels: Mapping[str, str]) -> str | None:

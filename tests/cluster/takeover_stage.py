@@ -32,7 +32,9 @@ SELECTOR = {"app": "php"}
 
 
 class Stage:
-    """One namespace. `told`: the last of each model's conditions. `gaps`: moments in which callers reached nobody."""
+    """One namespace. `told`: the last of each model's conditions. `gaps`: moments in which callers of a port in one of
+    the `families` reached none of those at the addresses `serving`.
+    """
 
     def __init__(self, plane: ControlPlane, cluster: Cluster, node: PaperNode, namespace: str) -> None:
         self.plane, self.cluster, self.node, self.namespace = plane, cluster, node, namespace
@@ -41,6 +43,9 @@ class Stage:
         self.history: list[str] = []
         self.gaps: list[str] = []
         self.steady = self.other = ""
+        self.serving: set[str] = set()
+        self.families: tuple[str, ...] = ("IPv4",)
+        self._deleted: set[str] = set()
         self._slices: dict[str, EndpointSlice] = {}
         self._served = False
 
@@ -63,6 +68,7 @@ class Stage:
         self.plane.api.create(self.path("modeldeployments", group=MODEL_API_VERSION), self.model_body())
         self.steady = self.run_pod("steady")
         self.other = self.run_pod("other", web=8081)
+        self.serving = {self.steady, *(pod.addresses[0] for pod in GATEWAYS)}
         self.apply(self.manifest())
         await until(lambda: self.own_pods() == {"steady", "other"} and self.endpoints() is not None)
 
@@ -78,6 +84,11 @@ class Stage:
     def exposure(self, gateways: tuple[GatewayPod, ...] = GATEWAYS, **changes: Any) -> Exposure:
         fields = {"service": self.key, "port": 80, "gateway_port": GATEWAY_PORT, "gateways": gateways, **changes}
         return Exposure(**fields)
+
+    def delete_slice(self, name: str) -> None:
+        """That callers miss it is no gap."""
+        self._deleted.add(f"{self.namespace}/{name}")
+        self.plane.api.delete(self.path("endpointslices", name, "discovery.k8s.io/v1"))
 
     # What there is
 
@@ -209,18 +220,18 @@ class Stage:
 
     def _lose(self, key: str) -> None:
         del self._slices[key]
-        self._look(f"{key} went")
+        self._look("" if key in self._deleted else f"{key} went")
+        self._deleted.discard(key)
 
     def _look(self, when: str) -> None:
-        serves = {self.steady, *(pod.addresses[0] for pod in GATEWAYS)}
         reached = {
-            port.name
+            (each.address_type, port.name)
             for each in self._slices.values()
             for port in each.ports
-            if any(endpoint.ready and endpoint.addresses[0] in serves for endpoint in each.endpoints)
+            if any(endpoint.ready and endpoint.addresses[0] in self.serving for endpoint in each.endpoints)
         }
-        missing = {"http", "metrics"} - reached
-        if missing and self._served:
+        missing = {(family, port) for family in self.families for port in ("http", "metrics")} - reached
+        if missing and self._served and when:
             self.gaps.append(f"{when}: nobody serves {sorted(missing)}")
         self._served = not missing
 

@@ -56,6 +56,7 @@ class Cluster:
     owner: dict[str, str] = field(default_factory=dict)
     endpoints: dict[str, tuple[SliceEndpoint, ...]] = field(default_factory=dict)
     changes: int = 0
+    now: float = 1_000_000.0
 
     # The API server
 
@@ -106,9 +107,8 @@ class Cluster:
                     self.delete_shadow()
 
     def delete_shadow(self) -> None:
-        if self.services.pop(SHADOW, None):
-            for each in self.of(SHADOW):
-                del self.slices[each.key]
+        """Its slices are left to the garbage collector."""
+        self.services.pop(SHADOW, None)
 
     def seen(self) -> World:
         return World(
@@ -124,29 +124,38 @@ class Cluster:
 
     # Its controllers
 
-    def sync_slices(self, key: str, known: ServiceView | None = None) -> None:
-        """The endpointslice controller; `known`: what it believes the Service to be."""
+    def sync_slices(self, key: str, known: ServiceView | None = None, changes_max: int = 1000) -> None:
+        """The endpointslice controller; `known`: what it believes the Service to be. It makes slices, then changes and
+        at last deletes some, one by one; `changes_max`: how far it gets.
+        """
         service = known or self.services.get(key)
         if service is None or key not in self.services or not service.selector:
             return
-        by_ports: dict[tuple[SlicePort, ...], list[SliceEndpoint]] = {}
+        wanted = self._by_ports(service)
+        found = {each.ports: each for each in self.of(key) if each.managed_by == BY_SELECTOR}
+        makes = [ports for ports in wanted if ports not in found]
+        gone = [each for ports, each in found.items() if ports not in wanted]
+        changes = [replace(each, endpoints=wanted[ports]) for ports, each in found.items() if ports in wanted]
+        while makes and gone and self.owner[gone[-1].key] == self.services[key].uid:
+            ports = makes.pop()
+            changes.append(replace(gone.pop(), ports=ports, endpoints=wanted[ports]))
+        new = [EndpointSlice(f"{key}-{self._next()}", key, "IPv4", each, wanted[each], BY_SELECTOR) for each in makes]
+        writes = [each for each in (*new, *changes) if self.slices.get(each.key) != each]
+        for each in writes[:changes_max]:
+            self.slices[each.key] = each
+            self.owner.setdefault(each.key, self.services[key].uid)
+        for each in gone[: max(0, changes_max - len(writes))]:
+            del self.slices[each.key]
+
+    def _by_ports(self, service: ServiceView) -> dict[tuple[SlicePort, ...], tuple[SliceEndpoint, ...]]:
+        found: dict[tuple[SlicePort, ...], tuple[SliceEndpoint, ...]] = {}
         for name, pod in sorted(self.pods.items()):
             if service.selector.items() <= pod.labels.items():
                 ready = pod.ready or service.not_ready_too
                 endpoint = SliceEndpoint((pod.address,), ready=ready, serving=ready, pod=name)
-                by_ports.setdefault(_resolved(service.ports, pod), []).append(endpoint)
-        written = {
-            f"{key}-{'x'.join(str(port.port) for port in ports) or 'none'}": EndpointSlice(
-                "", key, "IPv4", ports, tuple(endpoints), BY_SELECTOR
-            )
-            for ports, endpoints in (by_ports or {(): []}).items()
-        }
-        for each in self.of(key):
-            if each.managed_by == BY_SELECTOR and each.key not in written:
-                del self.slices[each.key]
-        for slice_key, each in written.items():
-            self.slices[slice_key] = replace(each, key=slice_key)
-            self.owner[slice_key] = self.services[key].uid
+                ports = _resolved(service.ports, pod)
+                found[ports] = (*found.get(ports, ()), endpoint)
+        return found or {(): ()}
 
     def sync_endpoints(self, known: ServiceView | None = None) -> None:
         service = known or self.services.get(KEY)
@@ -163,15 +172,14 @@ class Cluster:
         else:
             self.slices.pop(name, None)
 
-    def collect_garbage(self) -> None:
-        service = self.services.get(KEY)
-        uid = service.uid if service else None
-        shadow = self.services.get(SHADOW)
-        if shadow is not None and shadow.owners and uid not in shadow.owners:
+    def collect_garbage(self, deletes_max: int = 1000) -> None:
+        """One by one; `deletes_max`: how far it gets."""
+        service, shadow = self.services.get(KEY), self.services.get(SHADOW)
+        if shadow is not None and shadow.owners and (service is None or service.uid not in shadow.owners):
             self.delete_shadow()
-        for each in self.of(KEY):
-            if self.owner[each.key] != uid:
-                del self.slices[each.key]
+        lives = {service.uid for service in self.services.values()}
+        for each in [each for each in self.slices if self.owner[each] not in lives][:deletes_max]:
+            del self.slices[each]
 
     def sync_all(self) -> None:
         self.collect_garbage()
@@ -206,6 +214,7 @@ class Cluster:
             models=action.models,
             shadow_of=service.name,
             owners=frozenset({service.uid}) | (known.owners if known else frozenset()),
+            created_s=known.created_s if known else self.now,
         )
 
     def _edit(self, edit: EditService) -> None:

@@ -52,6 +52,7 @@ OBJECT: Json = {
         "namespace": "ns",
         "uid": "uid-1",
         "resourceVersion": "7",
+        "creationTimestamp": "2026-11-21T20:38:24Z",
         "annotations": {"spillway.dev/selector": "app=php", "spillway.dev/model": "ns/model"},
         "managedFields": [
             {"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {"f:selector": {}, "f:ports": {}}}},
@@ -97,6 +98,7 @@ def test_a_service_is_read() -> None:
         models="ns/model",
         writers=frozenset({"kubectl"}),
         entries_of_ours=(1,),
+        created_s=1_795_293_504,
     )
 
 
@@ -119,7 +121,7 @@ def test_an_annotation_that_its_user_has_set_too_is_not_ours() -> None:
     ],
 )
 def test_a_shadow_is_known_by_its_labels(labels: dict[str, str] | None, shadow_of: str | None) -> None:
-    metadata = {"name": "x", "namespace": "ns", "uid": "u", "resourceVersion": "1", "labels": labels}
+    metadata = {**OBJECT["metadata"], "labels": labels}
     assert view_of({"metadata": metadata, "spec": {"clusterIP": "None"}}).shadow_of == shadow_of
 
 
@@ -268,7 +270,7 @@ def test_each_action_has_words_that_name_what_it_is_about(action: Action) -> Non
 
 # What was shown
 def service_object(name: str, **labels: str) -> Json:
-    metadata = {"name": name, "namespace": "ns", "uid": name, "resourceVersion": "1", "labels": labels}
+    metadata = {**OBJECT["metadata"], "name": name, "annotations": None, "managedFields": None, "labels": labels}
     return {"metadata": metadata, "spec": {"selector": {"app": "php"}, "ports": [{"port": 80}]}}
 
 

@@ -20,7 +20,7 @@ from controller.takeover.actions import (
 )
 from controller.takeover.contest import PAUSE_S, Contest, Hold
 from controller.takeover.plan import Condition, Step, is_routine, plan
-from controller.takeover.world import BY_SELECTOR, MIRRORED, ServiceView, World
+from controller.takeover.world import BY_SELECTOR, MIRRORED, SETTLE_S, ServiceView, World
 
 KEY, SHADOW = "ns/php", "ns/php-spillway-pods"
 SELECTOR = {"app": "php"}
@@ -231,6 +231,77 @@ def test_what_a_service_that_is_gone_left_behind_goes_too() -> None:
     step = next_step(replace(TAKEN, service=None))
     assert step.actions == (*(DeleteSlice(each.key) for each in TAKEN.ours), DeleteShadow(SHADOW, "uid-2"))
     assert condition(step) == Condition("False", "ServiceNotFound", "There is no Service ns/php.")
+
+
+# A shadow that was just made
+
+
+NEW_SHADOW = replace(FOLLOWS, uid="uid-3", created_s=NOW - 1)
+FEWER = slice_of(SHADOW, "uvw", "10.0.0.2")
+ANEW = replace(TAKEN, shadow=NEW_SHADOW, shadow_slices=(FEWER,))
+"""Of the pods 10.0.0.1 and 10.0.0.2 it shows one."""
+
+
+def test_what_a_new_shadow_does_not_show_stays_until_it_has_settled() -> None:
+    step = next_step(ANEW)
+    (put,) = step.actions
+    assert isinstance(put, PutSlice)
+    assert put.slice.endpoints == FEWER.endpoints
+    assert "has not yet all of its ready endpoints" in condition(step).message
+    seen = replace(ANEW, slices=(*ANEW.slices, put.slice))
+    assert next_step(seen).actions == ()
+    assert next_step(seen).wake_at == NEW_SHADOW.created_s + SETTLE_S
+    gone = next(each.key for each in TAKEN.ours if each.endpoints == OF_SHADOW.endpoints)
+    assert next_step(replace(seen, shadow=FOLLOWS)).actions == (DeleteSlice(gone),)
+    moved = slice_of(SHADOW, "rst", "10.0.0.1")
+    *_, delete = next_step(replace(seen, shadow_slices=(FEWER, moved))).actions
+    assert delete == DeleteSlice(gone)
+
+
+def test_what_it_shows_counts_at_once() -> None:
+    unready = slice_of(SHADOW, "rst", "10.0.0.1", ready=False)
+    deleted = [each for each in next_step(replace(ANEW, shadow_slices=(unready,))).actions if type(each) is DeleteSlice]
+    assert len(deleted) == 1
+    another = GatewayPod("gateway-1", ("10.0.1.2",))
+    gateways, _ = next_step(ANEW, replace(EXPOSURE, gateways=(another,))).actions
+    assert isinstance(gateways, PutSlice)
+    assert gateways.slice.endpoints == (SliceEndpoint(another.addresses),)
+
+
+def test_the_last_gateways_stay_until_it_has_settled() -> None:
+    step = next_step(ANEW, replace(EXPOSURE, gateways=()))
+    assert [type(each) for each in step.actions] == [PutSlice]
+
+
+def test_stale_slices_stay_unless_it_shows_all_they_have() -> None:
+    seen = replace(CUT, shadow=NEW_SHADOW, slices=(slice_of(KEY, "abc", "10.0.0.1", "10.0.0.2"), *CUT.ours))
+    assert next_step(seen).actions == ()
+    assert next_step(replace(seen, shadow=FOLLOWS)).actions != ()
+    assert next_step(replace(CUT, shadow=NEW_SHADOW)).actions != ()
+
+
+@pytest.mark.parametrize("shadow_slices", [(), (OF_SHADOW,)])
+def test_nothing_is_given_back_before_it_has_settled(shadow_slices: tuple[EndpointSlice, ...]) -> None:
+    service = replace(MARKED, selector=SELECTOR, writers=frozenset({MANAGER}))
+    seen = replace(TAKEN, service=service, slices=(OF_SERVICE, *TAKEN.ours), shadow=NEW_SHADOW)
+    seen = replace(seen, shadow_slices=shadow_slices)
+    step = next_step(seen, None)
+    assert step.actions == ()
+    assert step.wake_at == (NEW_SHADOW.created_s + SETTLE_S if shadow_slices else None)
+    assert bool(next_step(replace(seen, shadow=FOLLOWS), None).actions) == bool(shadow_slices)
+
+
+def test_one_that_was_deleted_while_a_service_is_given_back_is_made_anew() -> None:
+    service = replace(MARKED, selector=SELECTOR, writers=frozenset({MANAGER}))
+    seen = replace(TAKEN, service=service, slices=(OF_SERVICE, *TAKEN.ours), shadow=None, shadow_slices=())
+    assert next_step(seen, None).actions == (PutShadow(service, SELECTOR, "ns/model"),)
+
+
+@pytest.mark.parametrize("ahead_s", [-3_600, 3_600])
+def test_clocks_that_differ_hold_nothing_up(ahead_s: float) -> None:
+    seen = replace(ANEW, shadow=replace(NEW_SHADOW, created_s=NOW + ahead_s))
+    assert any(isinstance(each, DeleteSlice) for each in next_step(seen).actions)
+    assert next_step(seen).wake_at is None
 
 
 # What is different meanwhile

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from controller.events import Exposure
-from controller.objects import MANAGER, GatewayPod
+from controller.objects import MANAGER, EndpointSlice, GatewayPod
 from controller.takeover.contest import Contest
 from controller.takeover.plan import Step, is_routine, plan
 from controller.takeover.slices import desired_slices
@@ -45,7 +45,6 @@ class Stage:
         self.cluster.sync_all()
         self.exposure: Exposure | None = EXPOSURE
         self.contest = Contest()
-        self.now = 1_000_000.0
         self.intended = BROAD
         self.was_served = True
         self.is_spoilt = False
@@ -57,7 +56,7 @@ class Stage:
         """Plans once and acts, but for a crash after `stop_after` actions. Returns whether it did anything."""
         seen = cached or self.cluster.seen()
         wanted = {MODEL: self.exposure} if self.exposure else {}
-        step = plan(seen, wanted, self.contest, self.now)
+        step = plan(seen, wanted, self.contest, self.cluster.now)
         if cached is not None and not is_routine(step, seen, self.contest):
             return self.act(stop_after)
         self.contest, self.last = step.contest, step
@@ -89,7 +88,7 @@ class Stage:
             if not acted and before == (self.cluster.changes, self.cluster.slices):
                 if self.last.wake_at is None:
                     return
-                self.now = self.last.wake_at
+                self.cluster.now = self.last.wake_at
         raise AssertionError("it never ends")
 
     def is_as_before(self) -> None:
@@ -101,13 +100,14 @@ class Stage:
             assert not service.kept_by_us
             assert service.models is None
             assert MANAGER not in service.writers
-            assert {each.key for each in self.cluster.of(KEY)} == self.expected_slices()
+            assert contents(self.cluster) == contents(self.alone())
 
-    def expected_slices(self) -> set[str]:
+    def alone(self) -> Cluster:
+        """As if we had never been there."""
         alone = Cluster(pods=self.cluster.pods)
         alone.create(KEY, self.intended)
         alone.sync_slices(KEY)
-        return set(alone.slices)
+        return alone
 
     def is_ours(self, exposure: Exposure) -> None:
         service = self.cluster.services[KEY]
@@ -128,6 +128,10 @@ class Stage:
             self.is_ours(exposure)
 
 
+def contents(cluster: Cluster) -> set[EndpointSlice]:
+    return {replace(each, key="") for each in cluster.of(KEY)}
+
+
 class Story(Stage):
     """What may happen, in any order."""
 
@@ -139,6 +143,9 @@ class Story(Stage):
     def steps(self) -> None:
         while self.act():
             pass
+
+    def all_is_done(self) -> None:
+        self.settle()
 
     def crash(self) -> None:
         self.act(stop_after=1)
@@ -161,6 +168,12 @@ class Story(Stage):
     def sync_shadow(self) -> None:
         self.cluster.sync_slices(SHADOW)
 
+    def sync_slices_a_bit(self) -> None:
+        self.cluster.sync_slices(KEY, changes_max=1)
+
+    def sync_shadow_a_bit(self) -> None:
+        self.cluster.sync_slices(SHADOW, changes_max=1)
+
     def sync_late(self) -> None:
         """Controllers that believe what was true a while ago write once more."""
         if self.known is not None and KEY in self.cluster.services and self.known.uid == self.cluster.services[KEY].uid:
@@ -176,8 +189,14 @@ class Story(Stage):
     def collect_garbage(self) -> None:
         self.cluster.collect_garbage()
 
+    def collect_some_garbage(self) -> None:
+        self.cluster.collect_garbage(deletes_max=1)
+
     def time_passes(self) -> None:
-        self.now += 7
+        """In seconds controllers have done what there is to do for a shadow."""
+        self.cluster.collect_garbage()
+        self.cluster.sync_slices(SHADOW)
+        self.cluster.now += 7
 
     def pod_changes(self) -> None:
         pod = self.cluster.pods["other"]
@@ -194,6 +213,10 @@ class Story(Stage):
             choices = [GATEWAYS, GATEWAYS[:1], ()]
             now = choices[(choices.index(self.exposure.gateways) + 1) % 3]
             self.exposure = replace(self.exposure, gateways=now)
+
+    def no_gateway(self) -> None:
+        if self.exposure:
+            self.exposure = replace(self.exposure, gateways=())
 
     def toggle(self) -> None:
         self.exposure = None if self.exposure else EXPOSURE
@@ -281,5 +304,10 @@ def play(events: list[str]) -> Story:
 
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(EVENTS), max_size=40))
+@example(["all_is_done", "no_gateway", "all_is_done", "delete_shadow", "step", "sync_shadow_a_bit", "steps"])
+@example(["declare", "step", "sync_shadow_a_bit", "steps"])
+@example(["all_is_done", "delete_shadow", "steps", "sync_shadow", "collect_some_garbage", "no_gateway", "steps"])
+@example(["all_is_done", "delete_shadow", "toggle", "steps", "sync_slices_a_bit", "steps"])
+@example(["all_is_done", "delete_shadow", "step", "sync_shadow_a_bit", "toggle", "step", "sync_slices_a_bit", "steps"])
 def test_whatever_happens_callers_are_served_and_in_the_end_it_is_ours_or_as_before(events: list[str]) -> None:
     play(events).is_finished()

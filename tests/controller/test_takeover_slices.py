@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from controller.events import Exposure
 from controller.objects import EndpointSlice, GatewayPod, ServicePort, SliceEndpoint, SlicePort
-from controller.takeover.slices import ENDPOINTS_MAX, covers, desired_slices
+from controller.takeover.slices import ENDPOINTS_MAX, covers, desired_slices, unshown
 from controller.takeover.world import BY_SELECTOR, ServiceView
 
 KEY = "ns/php"
@@ -76,3 +76,12 @@ def test_what_is_not_ready_need_not_be_covered() -> None:
     assert not covers((PODS,), (ready,))
     assert covers((ready,), (ready, PODS))
     assert not covers((ready,), (replace(ready, ports=(SlicePort(1, "http"),)),))
+
+
+def test_what_is_ready_and_not_shown_at_all_is_unshown() -> None:
+    ready, other = replace(POD, ready=True), SliceEndpoint(("10.0.0.2",))
+    ours = replace(PODS, key="ns/ours", service_key=KEY, endpoints=(ready, other))
+    assert list(unshown((ours,), (PODS,))) == [replace(ours, endpoints=(other,))]
+    assert list(unshown((ours,), ())) == [ours]
+    assert list(unshown((ours,), (replace(PODS, address_type="IPv6"),))) == [ours]
+    assert list(unshown((PODS,), ())) == []

@@ -25,19 +25,19 @@ class _Slices(msgspec.Struct):
 
 
 async def read_world(cluster: Cluster, key: str) -> World:
-    """The Service, then what belongs to it. Raises ApiError."""
+    """The Service, what belongs to it, then its shadow. Raises ApiError."""
     namespace, _, name = key.partition("/")
     shadow = f"{namespace}/{shadow_name(name)}"
     # The Service first: slices that are read after a selector was seen are not from before it.
     service = await _service(cluster, key)
-    shadow_view, slices, endpoints = await asyncio.gather(
-        _service(cluster, shadow),
+    slices, endpoints = await asyncio.gather(
         _slices(cluster, namespace, (name, shadow_name(name))),
         _metadata(cluster, path_of("v1", "endpoints", namespace, name)),
     )
     return World(
         service,
-        shadow_view,
+        # The shadow last: one that is seen to be old was there when its slices were read.
+        await _service(cluster, shadow),
         tuple(each for each in slices if each.service_key == key),
         tuple(each for each in slices if each.service_key == shadow),
         endpoints is not None,
