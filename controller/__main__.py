@@ -113,7 +113,7 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", required=True, help="all Services; running controllers stand back for a minute")
     add("--config", type=Path, help="the controllers' config.yaml or config.json (default: all namespaces)")
     add("--kubeconfig", type=Path, help="how to reach the cluster (default: the pod's own account, or as kubectl does)")
-    add("--namespace", help="the controllers' own (default: the pod's, or the one that the kubeconfig names)")
+    add("--namespace", help="the controllers' own (default: wherever one has led)")
 
 
 def _add_logging(parser: argparse.ArgumentParser) -> None:

@@ -43,8 +43,9 @@ _OVERTAKEN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UN
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """`kubeconfig` None: the pod's own account, or as kubectl does. `namespace`: the controllers', None: the one this
-    runs in, or that the kubeconfig names. `settings`: the controllers', which say where models and Services may be.
+    """`kubeconfig` None: the pod's own account, or as kubectl does. `namespace`: the controllers', None: each where one
+    has led; for those who may not look, the one this runs in. `settings`: the controllers', which say where models and
+    Services may be.
     """
 
     kubeconfig: Path | None
@@ -79,12 +80,27 @@ async def restore(options: RestoreOptions, say: Callable[[str], None]) -> bool:
 async def _restore(cluster: Cluster, options: RestoreOptions, say: Callable[[str], None]) -> bool:
     own = options.namespace or cluster.namespace
     where, election = where_of(options.settings, own), options.settings.leader_election
-    await _stand_back(cluster, own, election, WORKING_S, say)
+    places = [options.namespace] if options.namespace else await _places(cluster, election.name)
+    for place in places:
+        await _stand_back(cluster, place, election, WORKING_S, say)
     failures = [each for each in await _restore_services(cluster, where, say) if each.problem]
     unfinished = {model for each in failures for model in each.models}
     are_free = await _let_models_go(cluster, where.namespaces, unfinished, say)
-    await _stand_back(cluster, own, election, STAND_BACK_S, say)
+    for place in places:
+        await _stand_back(cluster, place, election, STAND_BACK_S, say)
     return are_free and not failures
+
+
+async def _places(cluster: Cluster, election: str) -> list[str]:
+    """The namespaces where a controller has led: one that runs on would undo what is done here."""
+    named = {"fieldSelector": f"metadata.name={election}"}
+    try:
+        leases = await cluster.get(path_of("coordination.k8s.io/v1", "leases"), named)
+    except ApiError as error:
+        if error.status != HTTPStatus.FORBIDDEN:
+            raise
+        return [cluster.namespace]
+    return sorted(lease["metadata"]["namespace"] for lease in leases["items"]) or [cluster.namespace]
 
 
 async def _stand_back(

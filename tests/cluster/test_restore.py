@@ -15,8 +15,8 @@ from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.election import Election
 from controller.election import Terms
 from controller.objects import MANAGED_BY_LABEL, MANAGER
-from controller.restore import RestoreOptions, restore
-from controller.settings import Settings
+from controller.restore import RestoreError, RestoreOptions, restore
+from controller.settings import LeaderElection, Settings
 from controller.takeover.finalizer import FINALIZER
 from tests.cluster.harness.api import RequestError
 from tests.cluster.harness.control_plane import ControlPlane
@@ -105,6 +105,23 @@ async def test_a_controller_that_runs_stands_back_and_does_not_begin_anew(stage:
     assert lease["leaseDurationSeconds"] == module.STAND_BACK_S
     assert lease["leaseTransitions"] == 1
     assert stage.gaps == []
+
+
+async def test_controllers_that_nobody_named_are_found_by_those_who_may_look(stage: Stage, namespace: str) -> None:
+    election = LeaderElection(name=f"election-of-{namespace}")
+    settings = Settings(namespaces=namespace, leader_election=election)
+    lease = stage.path("leases", election.name, "coordination.k8s.io/v1")
+    spec = {"holderIdentity": "us", "leaseDurationSeconds": 15}
+    stage.plane.api.create(lease.rpartition("/")[0], {"metadata": {"name": election.name}, "spec": spec})
+    lines = list[str]()
+    assert await restore(RestoreOptions(stage.plane.kubeconfig, None, settings), lines.append)
+    assert lines == ["us led; it stands back", "no Service is taken over"]
+    assert stage.plane.api.get(lease)["spec"]["holderIdentity"] == module.HOLDER
+
+    account = stage.plane.service_account_kubeconfig(namespace, "default")
+    with pytest.raises(RestoreError, match="forbidden"):
+        await restore(RestoreOptions(account, None, settings), lines.append)
+    assert lines[-1].startswith("controllers that run may take Services over again")
 
 
 async def test_what_was_begun_only_is_undone_too(stage: Stage) -> None:
