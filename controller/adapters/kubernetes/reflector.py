@@ -172,14 +172,15 @@ class Reflector(Generic[T]):
                     await self._list()
                 await self._watch()
             except ApiError as error:
-                if error.status == HTTPStatus.GONE and goes_on:
+                is_forgotten = error.status == HTTPStatus.GONE and goes_on
+                if is_forgotten:
                     self._failures = 0  # the server is there, and only has to be asked otherwise
                 self._failures += 1
                 if error.status in _LIST_AGAIN:
                     self._version = ""
                 if self._failures > 1 or error.status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
                     self._complain(error)
-                if self._failures > 1 or error.status != HTTPStatus.GONE:
+                if not is_forgotten:
                     await asyncio.sleep(next_retry_s(PACE, self._failures, self._jitter()))
 
     async def _list(self) -> None:
