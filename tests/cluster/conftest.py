@@ -19,6 +19,7 @@ from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.node import Node
 from tests.cluster.harness.paper_node import PaperNode
 from tests.cluster.harness.programs import build_missing
+from tests.cluster.operator import Operator, operating
 
 CRDS = Path(__file__).parents[2] / "helm/spillway/crds"
 MODELS = "/apis/deployment.beamlit.com/v1alpha1/modeldeployments"
@@ -100,6 +101,15 @@ def node_namespace(node: Node) -> Iterator[str]:
 def metrics_server(node: Node) -> None:
     """metrics.k8s.io on the node's cluster."""
     node.add_metrics_server()
+
+
+@pytest_asyncio.fixture
+async def operator(
+    control_plane: ControlPlane, paper_node: PaperNode, crds: None, namespace: str, tmp_path: Path
+) -> AsyncIterator[Operator]:
+    """Controllers and gateways of a namespace; the test starts them."""
+    async with operating(control_plane, paper_node, namespace, tmp_path) as operator:
+        yield operator
 
 
 @contextmanager

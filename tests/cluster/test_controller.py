@@ -6,30 +6,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.cluster.harness.control_plane import ControlPlane
-from tests.cluster.harness.paper_node import PaperNode
-from tests.cluster.operator import Operator, Replica, operating
+from tests.cluster.operator import Operator, Replica
 from tests.support.backends import Backend, http_backend
 from tests.support.envoy import Envoy
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("crds"), pytest.mark.timeout(300)]
 
 FORCED: dict[str, Any] = {"mode": "Force", "percentage": 100}
-
-
-@pytest_asyncio.fixture
-async def operator(
-    control_plane: ControlPlane, paper_node: PaperNode, namespace: str, tmp_path: Path
-) -> AsyncIterator[Operator]:
-    async with operating(control_plane, paper_node, namespace, tmp_path) as operator:
-        yield operator
 
 
 @pytest_asyncio.fixture

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
-import pytest_asyncio
 
 from controller.adapters.kubernetes.client import Cluster
 from controller.objects import MANAGED_BY_LABEL, MANAGER
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.paper_node import PaperNode
-from tests.cluster.operator import Json, Operator, operating
+from tests.cluster.operator import Json, Operator
 from tests.cluster.takeover_stage import Stage
 from tests.kubernetes.tasks import until
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("crds"), pytest.mark.timeout(300)]
 
 LABELS = {"app": "llama"}
-
-
-@pytest_asyncio.fixture
-async def operator(
-    control_plane: ControlPlane, paper_node: PaperNode, namespace: str, tmp_path: Path
-) -> AsyncIterator[Operator]:
-    async with operating(control_plane, paper_node, namespace, tmp_path) as operator:
-        yield operator
 
 
 def ports_of(operator: Operator, service: str) -> dict[int, set[int]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from controller.events import Exposure, NewService
-from controller.objects import EndpointSlice, GatewayPod, ServicePort, SliceEndpoint, SlicePort
+from controller.events import NewService
+from controller.objects import ServicePort
 from controller.takeover import finalizer
 from controller.takeover.actions import (
     Action,
@@ -25,24 +25,10 @@ from controller.takeover.actions import (
 )
 from controller.takeover.slices import desired_slices
 from controller.takeover.watched import Watched
-from controller.takeover.world import BY_SELECTOR, ServiceView, World, selector_of, selector_text, view_of
+from controller.takeover.world import ServiceView, World, selector_of, selector_text, view_of
+from tests.controller.takeover_values import EXPOSURE, HTTP, KEY, METRICS, PODS, SERVICE
 
 Json = dict[str, Any]
-
-KEY = "ns/php"
-HTTP, METRICS = ServicePort(80, "http", "web"), ServicePort(9090, "metrics", 9090)
-SERVICE = ServiceView(KEY, "uid-1", "7", (HTTP, METRICS), {"app": "php"})
-GATEWAYS = (GatewayPod("gateway-0", ("10.0.1.1", "fd00::1")), GatewayPod("gateway-1", ("10.0.1.2",)))
-EXPOSURE = Exposure(KEY, 80, 20_000, GATEWAYS)
-POD = SliceEndpoint(("10.0.0.1",), ready=False, serving=True, terminating=True, pod="php-1", node="n", zone="z")
-PODS = EndpointSlice(
-    "ns/php-spillway-pods-xyz12",
-    "ns/php-spillway-pods",
-    "IPv4",
-    (SlicePort(8080, "http"), SlicePort(9090, "metrics")),
-    (POD,),
-    BY_SELECTOR,
-)
 
 
 # What is read
