@@ -19,6 +19,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
 from controller import collector, events
 from controller.adapters.admin import HEALTH, METRICS, READINESS, AdminServer
 from controller.adapters.host import StartError, join, write_addresses
@@ -137,6 +139,14 @@ class InCluster(Runtime):
         self.reporter.mark(self.engine.take_touched())
         self.source.follow_secrets(self.engine.followed_secrets)
 
+    def _count(self, event: Event) -> None:
+        """A decision that is read back and is not ours was written over; what was written has to be written again."""
+        super()._count(event)
+        if isinstance(event, events.Decided) and self.election.leads:
+            record = self.engine.records.get(event.key)
+            if record is not None and record.saved != event.saved:
+                self.reporter.repair(event.key)
+
     def measure(self, query: Query, targets: tuple[ir.Endpoint, ...]) -> None:
         match query:
             case PromQuery() | ScrapeQuery():
@@ -172,15 +182,10 @@ class InCluster(Runtime):
             self.queue.put_nowait(events.Elected(leads=True))
 
     async def serve(self, group: asyncio.TaskGroup) -> None:
-        """Opens all addresses, and runs until it is cancelled."""
-        registry = self.telemetry.registry
-        public = {
-            self.options.metrics: AdminServer(self.status, self.not_ready, registry, (METRICS,)),
-            self.options.probe: AdminServer(self.status, self.not_ready, registry, (HEALTH, READINESS)),
-        }
+        """Opens all addresses but the probes', and runs until it is cancelled."""
+        public = AdminServer(self.status, self.not_ready, self.telemetry.registry, (METRICS,))
         try:
-            for address, server in public.items():
-                await _open(server, address)
+            await _open(public, self.options.metrics)
             await self.listen(self.options.xds, [self.options.admin])
             log.info("xDS for gateways: %s", self.addresses["xds"])
             if self.options.ready_file:
@@ -192,8 +197,8 @@ class InCluster(Runtime):
             self.reporter.report()
             await self.writer.flush()
             await self.server.stop(grace_s=1.0)
-            for each in (self.admin, *public.values()):
-                await each.stop()
+            await self.admin.stop()
+            await public.stop()
 
 
 async def run(options: ControllerOptions, settings: Settings) -> None:
@@ -225,16 +230,28 @@ async def _run(options: ControllerOptions, settings: Settings, cluster: Cluster)
     where = where_of(settings, cluster.namespace)
     takeover = Takeover(cluster, queue.put_nowait, serves=where.serves)
     source = Source(cluster, where, queue.put_nowait, takeover)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(source.run())
-        await source.synced()
-        runtime = InCluster(options, settings, cluster, source, takeover, queue)
-        runtime.load()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SECRETS_WITHIN_S):
-                await source.synced()
-        runtime.load()
-        await runtime.serve(group)
+    started: list[InCluster] = []
+
+    def not_ready() -> str:
+        """What a start waits for can be read where it is looked for first."""
+        return started[0].not_ready() if started else "; ".join(source.troubles) or "the cluster is being read"
+
+    probed = AdminServer(dict, not_ready, CollectorRegistry(), (HEALTH, READINESS))
+    try:
+        await _open(probed, options.probe)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(source.run())
+            await source.synced()
+            runtime = InCluster(options, settings, cluster, source, takeover, queue)
+            runtime.load()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SECRETS_WITHIN_S):
+                    await source.synced()
+            runtime.load()
+            started.append(runtime)
+            await runtime.serve(group)
+    finally:
+        await probed.stop()
 
 
 async def _open(server: AdminServer, address: tuple[str, int]) -> None:

@@ -53,6 +53,12 @@ class Reporter:
         """Something about these models may have changed."""
         self._marked.update(keys)
 
+    def repair(self, key: str) -> None:
+        """Somebody else has written this model's status."""
+        self._written.pop(key, None)
+        self._writer.forget(key)
+        self._marked.add(key)
+
     def resume(self) -> None:
         """Reports from now on; what others wrote meanwhile is not known."""
         self._paused = False

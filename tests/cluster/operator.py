@@ -49,6 +49,10 @@ class Replica:
     def log(self) -> str:
         return (self.directory / f"{self.identity}.log").read_text()
 
+    @property
+    def ready_file(self) -> Path:
+        return self.directory / f"{self.identity}.json"
+
     def status(self) -> Json:
         with urllib.request.urlopen(f"http://{self.addresses['admin']}/status", timeout=10) as answer:
             decoded: Json = json.load(answer)
@@ -77,7 +81,7 @@ class Operator:
         self.namespace = namespace
         self.directory = directory
         self.replicas: list[Replica] = []
-        self.listen = _free_port()
+        self.listen = free_port()
         self._stack = AsyncExitStack()
 
     async def close(self) -> None:
@@ -87,7 +91,21 @@ class Operator:
                 replica.kill()
 
     async def start(self, identity: str = "controller-1", *, xds: str = "127.0.0.1:0", **settings: Any) -> Replica:
-        """Starts a controller and waits until gateways can connect to it, at `xds`."""
+        """Starts a controller with the chart's rights and waits until gateways can connect to it, at `xds`."""
+        account = grant(self.control_plane, self.namespace, "--set", f"config.namespaces={self.namespace}")
+        replica = self.launch(identity, account, xds=xds, **settings)
+
+        async def serves() -> bool:
+            status = replica.process.poll()
+            assert status is None, f"the controller ended with {status}: {replica.log[-3000:]}"
+            return replica.ready_file.exists()
+
+        await eventually(serves, "the controller serves")
+        replica.addresses = json.loads(replica.ready_file.read_text())
+        return replica
+
+    def launch(self, identity: str, account: Path, *, xds: str = "127.0.0.1:0", **settings: Any) -> Replica:
+        """Starts a controller as the user of a kubeconfig."""
         config = {
             "namespaces": self.namespace,
             "metricsAddr": "127.0.0.1:0",
@@ -100,24 +118,17 @@ class Operator:
         }
         file = self.directory / f"{identity}.yaml"
         file.write_text(yaml.safe_dump(config))
-        ready = self.directory / f"{identity}.json"
-        ready.unlink(missing_ok=True)
-        account = grant(self.control_plane, self.namespace, "--set", f"config.namespaces={self.namespace}")
         kubeconfig = _in_namespace(account, self.namespace, self.directory)
         command = [sys.executable, "-m", "controller", "controller", "--config", str(file), "--identity", identity]
-        command += ["--kubeconfig", str(kubeconfig), "--xds", xds, "--admin", "127.0.0.1:0"]
-        command += ["--log-format", "json", "--ready-file", str(ready)]
+        command += ["--kubeconfig", str(kubeconfig), "--xds", xds, "--admin", "127.0.0.1:0", "--log-format", "json"]
+        ready_file = self.directory / f"{identity}.json"
+        ready_file.unlink(missing_ok=True)
         with (self.directory / f"{identity}.log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env={**os.environ})
+            process = subprocess.Popen(
+                [*command, "--ready-file", str(ready_file)], stdout=log, stderr=log, cwd=ROOT, env={**os.environ}
+            )
         replica = Replica(identity, process, self.directory)
         self.replicas.append(replica)
-
-        async def serves() -> bool:
-            assert process.poll() is None, f"the controller ended with {process.returncode}: {replica.log[-3000:]}"
-            return ready.exists()
-
-        await eventually(serves, "the controller serves")
-        replica.addresses = json.loads(ready.read_text())
         return replica
 
     async def gateway(self, replica: Replica, name: str = "gateway-1") -> envoy.Envoy:
@@ -246,7 +257,7 @@ def _in_namespace(kubeconfig: Path, namespace: str, directory: Path) -> Path:
     return file
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.cluster.operator import Operator, Replica
+from tests.cluster.operator import Operator, Replica, free_port
 from tests.support.backends import Backend, http_backend
 from tests.support.envoy import Envoy
 
@@ -162,6 +162,55 @@ async def test_another_replica_takes_over_at_once_and_nothing_moves(operator: Op
 
     assert operator.service_slices() == slices
     assert await config_reloads(gateway) == reloads
+
+
+async def test_of_three_one_leads_and_the_next_one_when_it_is_killed(operator: Operator) -> None:
+    replicas = [await operator.start(f"controller-{number}") for number in (1, 2, 3)]
+
+    def leader() -> Replica | None:
+        """The one that all who are left name, itself included."""
+        left = {each.identity: each for each in replicas if each.process.poll() is None}
+        named = {each.status()["replica"]["leader"] for each in left.values()}
+        return left.get(named.pop()) if len(named) == 1 else None
+
+    for _ in (3, 2):
+        await operator.until(leader, "all know one leader")
+        first = leader()
+        assert first is not None
+        first.kill()
+    await operator.until(leader, "the last one leads")
+
+
+async def test_a_status_that_somebody_edits_is_written_again(operator: Operator) -> None:
+    operator.serve_model(behavior={"mode": "Off"})
+    await operator.gateway(await operator.start())
+    port = await taken_over(operator)
+    decided = operator.status()["decision"]
+
+    edit = {"status": {"decision": {"gateway_port": 1, "decision": {"state": "Overflowing"}}, "gatewayPort": 1}}
+    operator.api.merge(f"{operator.models}/llama/status", edit)
+    await operator.until(lambda: operator.status()["decision"] == decided, "the decision is back")
+    assert operator.status()["gatewayPort"] == port
+
+
+async def test_while_the_cluster_cannot_be_read_the_probe_says_why(operator: Operator) -> None:
+    probe = f"127.0.0.1:{free_port()}"
+    stranger = operator.control_plane.kubeconfig_for("stranger")
+    replica = operator.launch("stranger", stranger, probeAddr=probe)
+
+    async def says(path: str) -> tuple[int, str]:
+        try:
+            async with aiohttp.ClientSession() as session, session.get(f"http://{probe}{path}") as answer:
+                return answer.status, await answer.text()
+        except aiohttp.ClientConnectionError:
+            return 0, ""
+
+    async with asyncio.timeout(60):
+        while "may not be read" not in (await says("/readyz"))[1]:
+            await asyncio.sleep(0.1)
+    assert (await says("/readyz"))[0] == 503
+    assert (await says("/healthz"))[0] == 200
+    assert replica.process.poll() is None
 
 
 async def test_without_an_api_server_everything_goes_on(operator: Operator, remote: Backend) -> None:
