@@ -17,8 +17,8 @@ from controller.status import Condition
 
 Json = dict[str, object]
 
-METRIC_FIELDS = frozenset({"currentMetrics", "metric"})
-"""What may change with every sample."""
+RESTLESS_FIELDS = frozenset({"currentMetrics", "metric", "readyReplicas"})
+"""What may change with every sample, or every pod."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Shell: keeps each ModelDeployment's status true, without writing more than there is to say.
 
-Statuses are made for models that were touched, a few times a second at most. One in which nothing but the metrics'
-values is new waits its turn: those change with every sample, and nothing depends on them.
+Statuses are made for models that were touched, a few times a second at most. One in which nothing is new but the values
+of metrics or the number of replicas waits its turn: those change with every sample and pod, and nobody waits.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Protocol
 from controller.adapters.kubernetes.source import Seen
 from controller.engine import Engine
 from controller.events import Kind
-from controller.kube_status import METRIC_FIELDS, Json, Times, document, refused_document
+from controller.kube_status import RESTLESS_FIELDS, Json, Times, document, refused_document
 from controller.status import conditions, refused_conditions
 
 EVERY_S = 0.25
-METRICS_EVERY_S = 15.0
+RESTLESS_EVERY_S = 15.0
 
 
 class Writer(Protocol):
@@ -94,7 +94,7 @@ class Reporter:
         status = self._status(key, before, now)
         if status is None or status == before:
             return
-        if now < at_s + METRICS_EVERY_S and _without_metrics(status) == _without_metrics(before):
+        if now < at_s + RESTLESS_EVERY_S and _at_rest(status) == _at_rest(before):
             self._marked.add(key)
             return
         self._written[key] = seen.uid, status, now
@@ -116,5 +116,5 @@ def time_text(at_s: float) -> str:
     return datetime.fromtimestamp(int(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _without_metrics(status: Json) -> Json:
-    return {name: value for name, value in status.items() if name not in METRIC_FIELDS}
+def _at_rest(status: Json) -> Json:
+    return {name: value for name, value in status.items() if name not in RESTLESS_FIELDS}

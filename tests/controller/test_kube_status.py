@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from controller.crd_status import ModelStatus
-from controller.kube_status import METRIC_FIELDS, Times, dated, document, refused_document, saved_of
+from controller.kube_status import RESTLESS_FIELDS, Times, dated, document, refused_document, saved_of
 from controller.status import Condition, conditions
 from tests.controller.cluster_world import ClusterWorld, leader, served, workload
 from tests.controller.manifests import EXTERNAL, Json
@@ -80,7 +80,7 @@ def test_large_values_are_written_out() -> None:
 def test_two_samples_apart_differ_in_the_fields_of_metrics_only() -> None:
     world = running()
     one, other = status_of(world.read(1.0)), status_of(world.read(1.1))
-    assert {name for name in one if one[name] != other[name]} <= METRIC_FIELDS
+    assert {name for name in one if one[name] != other[name]} <= RESTLESS_FIELDS
 
 
 def test_the_next_leader_reads_what_was_saved() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from controller.adapters.kubernetes.source import Seen
 from controller.events import Kind, Refused
 from controller.parsing import Problem
-from controller.reporter import METRICS_EVERY_S, Reporter, time_text
+from controller.reporter import RESTLESS_EVERY_S, Reporter, time_text
 from tests.controller.cluster_world import ClusterWorld, leader, served, workload
+from tests.controller.manifests import endpoint_slice
 
 KEY = "default/llama"
 
@@ -72,10 +73,20 @@ def test_values_of_metrics_wait_their_turn() -> None:
     assert desk.report() == 1, "the metric is known from now on"
     desk.world.read(1.5)
     assert desk.report() == 0
-    desk.world.wait(METRICS_EVERY_S)
+    desk.world.wait(RESTLESS_EVERY_S)
     desk.world.read(1.5, every=0.0)
     assert desk.report() == 1
     assert desk.written[-1]["metric"] == "queue_length: 1.5"
+
+
+def test_a_replica_more_or_less_waits_its_turn_too() -> None:
+    desk = at_work()
+    desk.world.give(endpoint_slice("10.0.0.1"))
+    assert desk.report() == 0
+    desk.world.wait(RESTLESS_EVERY_S)
+    desk.reporter.mark([KEY])
+    assert desk.report() == 1
+    assert desk.written[-1]["readyReplicas"] == 1
 
 
 def test_a_new_leader_reports_everything_once_more() -> None:
