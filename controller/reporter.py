@@ -19,6 +19,8 @@ from controller.status import conditions, refused_conditions
 
 EVERY_S = 0.25
 RESTLESS_EVERY_S = 15.0
+RESTLESS_AT_ONCE = 5
+"""20 a second, however many models there are: each costs the API server as much as one that matters."""
 
 
 class Writer(Protocol):
@@ -48,6 +50,8 @@ class Reporter:
         self._marked: set[str] = set()
         self._written: dict[str, tuple[str, Json, float]] = {}
         """Per key the uid, the last status, and when it was handed on."""
+        self._due_s: dict[str, float] = {}
+        """Whose turn comes when: those in which something restless is new."""
 
     def mark(self, keys: Iterable[str]) -> None:
         """Something about these models may have changed."""
@@ -55,14 +59,14 @@ class Reporter:
 
     def repair(self, key: str) -> None:
         """Somebody else has written this model's status."""
-        self._written.pop(key, None)
-        self._writer.forget(key)
+        self._forget(key)
         self._marked.add(key)
 
     def resume(self) -> None:
         """Reports from now on; what others wrote meanwhile is not known."""
         self._paused = False
         self._written.clear()
+        self._due_s.clear()
         self._marked.update(self._models)
 
     def pause(self) -> None:
@@ -76,29 +80,37 @@ class Reporter:
             self.report()
 
     def report(self) -> None:
-        """Hands on what is new of the models that are marked."""
+        """Hands on what is new."""
         if self._paused:
             return
         now = self._clock()
         marked, self._marked = self._marked, set()
         for key in marked:
-            if seen := self._models.get(key):
-                self._report(key, seen, now)
-            else:
-                self._written.pop(key, None)
-                self._writer.forget(key)
+            self._report(key, now)
+        due = sorted((at_s, key) for key, at_s in self._due_s.items() if at_s <= now)
+        for _, key in due[:RESTLESS_AT_ONCE]:
+            self._report(key, now, is_due=True)
 
-    def _report(self, key: str, seen: Seen, now: float) -> None:
+    def _report(self, key: str, now: float, *, is_due: bool = False) -> None:
+        seen = self._models.get(key)
+        if seen is None:
+            self._forget(key)
+            return
         uid, last, at_s = self._written.get(key, (seen.uid, dict(seen.status), 0.0))
         before = last if uid == seen.uid else {}
         status = self._status(key, before, now)
-        if status is None or status == before:
+        if status is not None and status != before and not is_due and _at_rest(status) == _at_rest(before):
+            self._due_s.setdefault(key, at_s + RESTLESS_EVERY_S)
             return
-        if now < at_s + RESTLESS_EVERY_S and _at_rest(status) == _at_rest(before):
-            self._marked.add(key)
-            return
-        self._written[key] = seen.uid, status, now
-        self._writer.put(key, seen.uid, status)
+        self._due_s.pop(key, None)
+        if status is not None and status != before:
+            self._written[key] = seen.uid, status, now
+            self._writer.put(key, seen.uid, status)
+
+    def _forget(self, key: str) -> None:
+        self._written.pop(key, None)
+        self._due_s.pop(key, None)
+        self._writer.forget(key)
 
     def _status(self, key: str, before: Json, now: float) -> Json | None:
         """None while nothing is known of the model."""

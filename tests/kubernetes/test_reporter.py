@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from controller.adapters.kubernetes.source import Seen
 from controller.events import Kind, Refused
 from controller.parsing import Problem
-from controller.reporter import RESTLESS_EVERY_S, Reporter, time_text
+from controller.reporter import RESTLESS_AT_ONCE, RESTLESS_EVERY_S, Reporter, time_text
 from tests.controller.cluster_world import ClusterWorld, leader, served, workload
 from tests.controller.manifests import endpoint_slice
 
@@ -25,7 +25,7 @@ class Desk:
         self.reporter = Reporter(self.world.engine, self.models, self, None, lambda: self.world.now)
 
     def put(self, key: str, uid: str, status: Mapping[str, object]) -> None:
-        assert (key, uid) == (KEY, self.models[KEY].uid)
+        assert uid == self.models[key].uid
         self.written.append(status)
 
     def forget(self, key: str) -> None:
@@ -87,6 +87,31 @@ def test_a_replica_more_or_less_waits_its_turn_too() -> None:
     desk.reporter.mark([KEY])
     assert desk.report() == 1
     assert desk.written[-1]["readyReplicas"] == 1
+
+
+def test_what_is_restless_takes_turns() -> None:
+    desk = Desk()
+    names = [f"llama-{number}" for number in range(2 * RESTLESS_AT_ONCE)]
+    for name in names:
+        desk.models[f"default/{name}"] = Seen("uid-1", ())
+        desk.world.give(*served(name))
+    desk.reporter.resume()
+    assert desk.report() == len(names) + 1
+    for name in names:
+        desk.world.give(endpoint_slice("10.0.0.1", of=name))
+    assert desk.report() == 0
+    desk.world.wait(RESTLESS_EVERY_S)
+    assert [desk.report(), desk.report(), desk.report()] == [RESTLESS_AT_ONCE, RESTLESS_AT_ONCE, 0]
+
+
+def test_what_matters_does_not_wait_for_its_turn() -> None:
+    desk = at_work()
+    desk.world.give(endpoint_slice("10.0.0.1"))
+    assert desk.report() == 0
+    desk.world.read(100.0, every=0.5, times=20)
+    assert desk.report() == 1
+    desk.world.wait(RESTLESS_EVERY_S)
+    assert desk.report() == 0, "its turn has passed with it"
 
 
 def test_a_new_leader_reports_everything_once_more() -> None:
