@@ -155,8 +155,8 @@ def test_over_restore_without_a_controller(installed: Installed, model: Model, c
         installed.scale("gateway", 0)
         callers.until_served_by("local")
     finally:
-        installed.scale("gateway", 2)
         installed.kubectl("delete", "lease", "spillway")  # which keeps controllers away for a minute
         installed.scale("controller", 2)
+        installed.scale("gateway", 2)
     model.until_taken_over()
     callers.until_served_by("local", "remote")
