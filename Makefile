@@ -54,7 +54,7 @@ cluster-tools: .venv/.stamp ## the Kubernetes that tests run, built once from pi
 test: .venv/.stamp test-tools cluster-tools ## all tests, with all their own set-up
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: .venv/.stamp test-tools ## all benchmarks, in under 15 minutes, and benchmarks/README.md; BENCH_ARGS="--quick" or names
+bench: .venv/.stamp test-tools cluster-tools ## all benchmarks, in about 20 minutes, and benchmarks/README.md; BENCH_ARGS="--quick" or names
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lint: .venv/.stamp ## everything but the tests
