@@ -143,6 +143,8 @@ async def test_while_the_api_server_is_gone(node: Node, model: Model, callers: C
     model.behave(percentage=100)
     callers.until_served_by("remote")
     assert model.status["since"] == since
+    assert model.condition("ServiceTakenOver") == "TakenOver"
+    node.restart_proxy()  # the next test makes Services
 
 
 def test_over_restore_without_a_controller(installed: Installed, model: Model, callers: Callers) -> None:

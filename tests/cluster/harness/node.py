@@ -75,8 +75,12 @@ class Node:
         """Restarts kube-proxy in it; it removes the other mode's rules itself."""
         if mode != self.proxy_mode:
             self.proxy_mode = mode
-            self.processes.kill("kube-proxy")
-            self._start_proxy()
+            self.restart_proxy()
+
+    def restart_proxy(self) -> None:
+        """It reads everything at once. After an outage of the API server it may wait for a minute before it does."""
+        self.processes.kill("kube-proxy")
+        self._start_proxy()
 
     def kill_container(self, namespace: str, pod: str, container: str) -> None:
         """As `kill -9` of its first process would; the kubelet starts it again."""
