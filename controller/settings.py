@@ -87,6 +87,10 @@ def _resolver(value: str) -> str:
     return value
 
 
+GATEWAY_PORTS = {"its admin interface": 9_901, "statistics and drain": 9_902}
+"""Those that envoy/bootstrap.yaml and the chart give to the gateway."""
+
+
 def _port_range(value: str) -> str:
     first, _, last = value.partition("-")
     if not (first.isdigit() and last.isdigit() and 1_024 <= int(first) <= int(last) <= 65_535):
@@ -106,8 +110,9 @@ class GatewaySettings(ApiModel):
 
     @model_validator(mode="after")
     def _ports_are_apart(self) -> GatewaySettings:
-        if self.listen in self.port_range:
-            raise ValueError(f"listen ({self.listen}) must not be one of ports ({self.ports})")
+        for name, port in (("listen", self.listen), *GATEWAY_PORTS.items()):
+            if port in self.port_range:
+                raise ValueError(f"ports ({self.ports}) must not hold {port}, the gateway's own for {name}")
         return self
 
     @property

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from controller.api import Takeover
 from controller.metrics import Source
 from controller.settings import Settings, SettingsError, load
 from xds import ir
@@ -159,3 +160,65 @@ def test_prometheus_logs_in_one_way() -> None:
 
 def test_no_secret_of_the_default_remote_is_shown() -> None:
     assert "s3cret" not in repr(settings(PREDECESSORS_JSON, "config.json"))
+
+
+# In a cluster
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        settings(text)
+    return str(caught.value)
+
+
+def test_models_refer_to_their_own_namespace_in_a_cluster_and_to_any_outside_one() -> None:
+    assert settings("{}").referable(in_cluster=True) == frozenset()
+    assert settings("{}").referable(in_cluster=False) is None
+    listed = settings("referenceNamespaces: [shared, models]")
+    assert listed.referable(in_cluster=True) == listed.referable(in_cluster=False) == frozenset({"shared", "models"})
+    assert settings('referenceNamespaces: ["*"]').referable(in_cluster=True) is None
+
+
+def test_loopback_and_link_local_are_denied_in_a_cluster_unless_it_says_otherwise() -> None:
+    assert settings("{}").reachable(in_cluster=True).obstacle("169.254.169.254")
+    assert not settings("{}").reachable(in_cluster=False).obstacle("127.0.0.1")
+    assert not settings("destinations: {deny: []}").reachable(in_cluster=True).obstacle("127.0.0.1")
+    allowed = settings("destinations: {allow: ['*.example.com']}").reachable(in_cluster=True)
+    assert not allowed.obstacle("api.example.com")
+    assert allowed.obstacle("example.org")
+
+
+@pytest.mark.parametrize("rule", ["10.0.0.0/33", "''", "a b", "10.1.2.3/8"])
+def test_a_rule_that_is_neither_a_name_nor_a_network_is_refused(rule: str) -> None:
+    assert refusal(f"destinations: {{deny: [{rule}]}}").startswith("config.yaml: destinations.deny[0]: ")
+
+
+def test_models_have_ports_of_their_own_on_the_gateway() -> None:
+    assert settings("{}").gateway.port_range == range(20_000, 30_000)
+    assert settings("gateway: {ports: 1024-1024}").gateway.port_range == range(1_024, 1_025)
+
+
+@pytest.mark.parametrize("ports", ["20000", "80-90", "30000-20000", "20000-70000", "a-b", ""])
+def test_a_range_of_ports_that_is_none_is_refused(ports: str) -> None:
+    assert "config.yaml: gateway.ports: " in refusal(f"gateway: {{ports: '{ports}'}}")
+
+
+@pytest.mark.parametrize(
+    ("gateway", "port"),
+    [("{ports: 8000-9000}", 8080), ("{ports: 9000-9901}", 9901), ("{ports: 9902-9999}", 9902)],
+)
+def test_models_never_get_a_port_that_the_gateway_has_already(gateway: str, port: int) -> None:
+    assert f"must not hold {port}, the gateway's own" in refusal(f"gateway: {gateway}")
+
+
+def test_a_lease_lasts_longer_than_it_may_take_to_renew_it() -> None:
+    assert settings("{}").leader_election.lease_duration_seconds == 15
+    wrong = "leaseDurationSeconds must be above renewDeadlineSeconds"
+    assert wrong in refusal("leaderElection: {leaseDurationSeconds: 10, renewDeadlineSeconds: 10}")
+    assert wrong in refusal("leaderElection: {retryPeriodSeconds: 11}")
+
+
+def test_services_are_taken_over_unless_it_says_otherwise() -> None:
+    assert settings("{}").takeover is Takeover.AUTO
+    assert settings("takeover: Manual").takeover is Takeover.MANUAL
+    assert "takeover" in refusal("takeover: Never")
