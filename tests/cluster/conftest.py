@@ -22,8 +22,10 @@ from tests.cluster.harness.programs import build_missing
 from tests.cluster.operator import Operator, operating
 
 CRDS = Path(__file__).parents[2] / "helm/spillway/crds"
-MODELS = "/apis/deployment.beamlit.com/v1alpha1/modeldeployments"
-POLICIES = "/apis/authorization.beamlit.com/v1alpha1/policies"
+GROUPS = ("apis/deployment.beamlit.com/v1alpha1", "apis/authorization.beamlit.com/v1alpha1")
+KINDS = (f"/{GROUPS[0]}/modeldeployments", f"/{GROUPS[1]}/policies")
+DESCRIBED = tuple(f"{prefix}/{group}" for group in GROUPS for prefix in ("", "/openapi/v3"))
+"""What kubectl reads to know short names and fields; it is there a while after the kinds themselves."""
 _names = (f"test-{number}" for number in itertools.count(1))
 _TIMEOUT_S = 300  # the first test of a session also waits for the control plane, or the node, to start
 
@@ -58,7 +60,7 @@ def control_plane() -> Iterator[ControlPlane]:
 def crds(control_plane: ControlPlane) -> None:
     """The custom resources, as the chart installs them."""
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    wait_until(lambda: all(map(control_plane.api.serves, (MODELS, POLICIES))), 60, "the custom resources are served")
+    wait_until(lambda: all(map(control_plane.api.serves, (*KINDS, *DESCRIBED))), 60, "the custom resources are served")
 
 
 @pytest_asyncio.fixture
