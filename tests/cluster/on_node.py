@@ -17,6 +17,8 @@ from tests.cluster.harness.node import Node
 from tests.cluster.release import Release
 
 DEADLINE_S = 120
+DELETED_WITHIN_S = 300
+"""After an outage of the API server Kubernetes' own controllers wait for a minute or two before they look again."""
 RATE_PER_S = 20
 MODELS = "apis/deployment.beamlit.com/v1alpha1"
 
@@ -135,7 +137,7 @@ class Model:
 
     def delete(self) -> None:
         """Returns when it is gone, and so nothing of it is at its Service."""
-        self.kubectl("delete", "modeldeployment", self.name, f"--timeout={DEADLINE_S}s")
+        self.kubectl("delete", "modeldeployment", self.name, f"--timeout={DELETED_WITHIN_S}s")
 
 
 class Callers:
