@@ -104,6 +104,8 @@ class EndpointSlice:
     ports: tuple[SlicePort, ...] = ()
     endpoints: tuple[SliceEndpoint, ...] = ()
     managed_by: str = ""
+    created_s: float = field(default=0.0, compare=False)
+    """Since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ there, so a crash after any action, a lost answer, or somebody's edit is just an
 enough to go back: the selector stands in the Service, else in the annotation, else in the shadow; our slices and the
 shadow are known by their labels, and the annotations go last.
 
+A slice that Kubernetes has only just written is not deleted yet. Its controller notes what it wrote when it has the
+answer; if the slice is gone by then it waits for it for ever, and writes no more slices of that Service.
+
 Patches hold only for the very version of the Service that was seen. A cache may still show slices that are gone: what
 is planned on one is done only if it `is_routine`, else planned once more on what the API server says.
 
@@ -63,6 +66,7 @@ from controller.takeover.world import (
     BY_SELECTOR,
     MIRRORED,
     MODEL_ANNOTATION,
+    SETTLE_S,
     ServiceView,
     World,
     managed_by,
@@ -130,7 +134,8 @@ def plan(seen: World, wanted: Mapping[str, Exposure], contest: Contest, now: flo
         waiting = _in_progress(service)
     for model, exposure in granted.items():
         conditions[model] = waiting or _taken(service, exposure)
-    wake_at = min((at for at in (retake_at, seen.settles_at_s(now)) if at is not None), default=None)
+    ages = [each.created_s + SETTLE_S for each in seen.fresh(now)]
+    wake_at = min((at for at in (retake_at, seen.settles_at_s(now), *ages) if at is not None), default=None)
     return Step(actions, conditions, contest, wake_at)
 
 
@@ -163,7 +168,9 @@ def _take(seen: World, granted: Mapping[str, Exposure], now: float) -> tuple[tup
     if not seen.is_settled(now) and not covers(seen.pods, stale):
         return (), _in_progress(service, f"{shadow_key(service.key)} {_LACKS}")
     endpoints = (DeleteEndpoints(service.key),) if seen.endpoints else ()
-    return (*endpoints, *(DeleteSlice(each.key) for each in stale)), None
+    fresh = seen.fresh(now)
+    waiting = _in_progress(service) if fresh else None
+    return (*endpoints, *(DeleteSlice(each.key) for each in stale if each not in fresh)), waiting
 
 
 def _stand_beside(

@@ -108,6 +108,11 @@ class World:
         """Whether the Service of the shadow's name is one, and was not made by somebody else for something else."""
         return self.shadow is not None and self.shadow.shadow_of is not None
 
+    def fresh(self, now: float) -> tuple[EndpointSlice, ...]:
+        """Kubernetes' own of the Service that were made only just now."""
+        own = managed_by(self.slices, BY_SELECTOR, MIRRORED)
+        return tuple(each for each in own if abs(now - each.created_s) < SETTLE_S)
+
     @property
     def is_touched(self) -> bool:
         """Whether anything of ours is left."""

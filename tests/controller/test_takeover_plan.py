@@ -117,6 +117,16 @@ def test_then_what_kubernetes_left_goes_endpoints_first() -> None:
     assert next_step(seen).actions == (DeleteEndpoints(KEY), DeleteSlice(OF_SERVICE.key), DeleteSlice(mirrored.key))
 
 
+def test_a_slice_that_kubernetes_has_just_written_is_left_until_its_writer_knows_of_it() -> None:
+    """Else its controller waits for it for ever, and writes no more slices of that Service."""
+    fresh = replace(OF_SERVICE, created_s=NOW - 1.0)
+    seen = replace(CUT, slices=tuple(fresh if each == OF_SERVICE else each for each in CUT.slices))
+    step = next_step(seen)
+    assert DeleteSlice(OF_SERVICE.key) not in step.actions
+    assert (condition(step).reason, step.wake_at) == ("InProgress", NOW - 1.0 + SETTLE_S)
+    assert DeleteSlice(OF_SERVICE.key) in plan(seen, {"ns/model": EXPOSURE}, Contest(), NOW + SETTLE_S).actions
+
+
 def test_then_there_is_nothing_to_do() -> None:
     step = next_step(TAKEN)
     assert step.actions == ()

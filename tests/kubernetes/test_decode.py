@@ -66,6 +66,13 @@ def test_what_a_condition_leaves_out_means_what_kubernetes_says(
     assert decoded.endpoints == (SliceEndpoint(("10.0.0.1",), ready=ready, serving=serving),)
 
 
+def test_a_slice_tells_when_it_was_made() -> None:
+    obj = {"addressType": "IPv4", "endpoints": [], "ports": []}
+    labels = {"kubernetes.io/service-name": "llama"}
+    assert decode.endpoint_slice(body(obj, labels=labels, creationTimestamp="1970-01-01T01:00:00Z")).created_s == 3_600
+    assert decode.endpoint_slice(body(obj, labels=labels)).created_s == 0
+
+
 @pytest.mark.parametrize("absent", [{}, {"endpoints": None, "ports": None}, {"endpoints": [], "ports": []}])
 def test_an_empty_slice_is_a_slice(absent: dict[str, Any]) -> None:
     decoded = decode.endpoint_slice(body({"addressType": "IPv6", **absent}, labels=LABELS))

@@ -8,6 +8,7 @@ told is ready.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from sys import intern
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ class _Metadata(_Struct):
     name: str
     namespace: str = ""
     labels: dict[str, str] | None = None
+    creation_timestamp: datetime | None = None
 
 
 class _Conditions(_Struct):
@@ -132,6 +134,7 @@ def endpoint_slice(body: bytes) -> EndpointSlice:
         tuple(_slice_port(each) for each in raw.ports or () if each.port is not None),
         tuple(map(_slice_endpoint, raw.endpoints or ())),
         intern(labels.get(MANAGED_BY_LABEL, "")),
+        created.timestamp() if (created := raw.metadata.creation_timestamp) else 0.0,
     )
 
 
