@@ -53,10 +53,6 @@ class Names:
         record.port_holder = next((holder for holder in holders if holder != key), "")
         return heirs - {key}
 
-    def release(self, key: str) -> set[str]:
-        """Takes Hosts and ports from a model. Returns the others that hold something new."""
-        return self._hosts.claim(key, ()) | self._ports.claim(key, ())
-
     def forget(self, key: str) -> set[str]:
         """The model is gone. Returns the others that hold something new."""
-        return self._identities.claim(key, ()) | self.release(key)
+        return self._identities.claim(key, ()) | self._hosts.claim(key, ()) | self._ports.claim(key, ())

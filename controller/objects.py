@@ -30,6 +30,12 @@ _HTTP2 = frozenset({"kubernetes.io/h2c", "grpc"})
 _NAME_MAX = 63
 
 
+def key_of(obj: Mapping[str, Any]) -> str:
+    """'<namespace>/<name>' of an object as the API server sends it."""
+    metadata = obj["metadata"]
+    return f"{metadata['namespace']}/{metadata['name']}"
+
+
 def shadow_name(service: str) -> str:
     """The name of the Service that collects the pods of a Service that is taken over."""
     name = f"{service}-spillway-pods"

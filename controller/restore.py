@@ -15,14 +15,14 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
+from controller.adapters.kubernetes.client import LEASES, ApiError, Cluster, path_of
 from controller.adapters.kubernetes.reflector import PAGE
-from controller.adapters.kubernetes.service_access import carry_out, hold_model, read_world
+from controller.adapters.kubernetes.service_access import OVERTAKEN, carry_out, hold_model, read_world
 from controller.adapters.kubernetes.session import ConnectError
 from controller.adapters.kubernetes.source import Where, where_of
 from controller.adapters.kubernetes.stand_back import take_lease
 from controller.api import MODEL_API_VERSION
-from controller.objects import MANAGED_BY_LABEL, MANAGER, SERVICE_LABEL
+from controller.objects import MANAGED_BY_LABEL, MANAGER, SERVICE_LABEL, key_of
 from controller.settings import LeaderElection, Settings
 from controller.takeover import finalizer
 from controller.takeover.contest import Contest
@@ -37,8 +37,6 @@ WITHIN_S = 60.0
 """For one Service; Kubernetes has to write its EndpointSlices meanwhile."""
 AT_ONCE = 8
 _LOOK_AGAIN_S = 0.2
-_OVERTAKEN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
-"""Somebody else was faster: look again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ async def _places(cluster: Cluster, election: str) -> list[str]:
     """The namespaces where a controller has led: one that runs on would undo what is done here."""
     named = {"fieldSelector": f"metadata.name={election}"}
     try:
-        leases = await cluster.get(path_of("coordination.k8s.io/v1", "leases"), named)
+        leases = await cluster.get(path_of(LEASES, "leases"), named)
     except ApiError as error:
         if error.status != HTTPStatus.FORBIDDEN:
             raise
@@ -157,7 +155,7 @@ async def _step(cluster: Cluster, seen: World) -> str:
         for action in plan(seen, {}, Contest(), time.time()).actions:
             await carry_out(cluster, action)
     except ApiError as error:
-        if error.status not in _OVERTAKEN:
+        if error.status not in OVERTAKEN:
             raise
         return str(error)
     return ""
@@ -201,12 +199,12 @@ async def _let_models_go(
 
 async def _held(cluster: Cluster, namespaces: Sequence[str]) -> set[str]:
     try:
-        models = [obj["metadata"] async for obj in _all(cluster, MODEL_API_VERSION, "modeldeployments", namespaces)]
+        models = [obj async for obj in _all(cluster, MODEL_API_VERSION, "modeldeployments", namespaces)]
     except ApiError as error:
         if error.status != HTTPStatus.NOT_FOUND:
             raise
         return set()  # the kind is not served any more
-    return {f"{metadata['namespace']}/{metadata['name']}" for metadata in models if finalizer.is_held(metadata)}
+    return {key_of(model) for model in models if finalizer.is_held(model["metadata"])}
 
 
 async def _all(

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from controller.api import MODEL_API_VERSION
-
 FINALIZER = "modeldeployment.beamlit.com/finalizer"
 
 
@@ -19,12 +17,6 @@ def is_held(metadata: Mapping[str, Any]) -> bool:
 
 def is_leaving(metadata: Mapping[str, Any]) -> bool:
     return metadata.get("deletionTimestamp") is not None
-
-
-def model_path(key: str) -> str:
-    group, _, version = MODEL_API_VERSION.partition("/")
-    namespace, _, name = key.partition("/")
-    return f"/apis/{group}/{version}/namespaces/{namespace}/modeldeployments/{name}"
 
 
 def edit_of(metadata: Mapping[str, Any], *, hold: bool) -> list[dict[str, Any]]:

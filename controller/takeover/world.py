@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.objects import MANAGED_BY_LABEL, MANAGER, SELECTOR_ANNOTATION, EndpointSlice, ServicePort
+from controller.objects import MANAGED_BY_LABEL, MANAGER, SELECTOR_ANNOTATION, EndpointSlice, ServicePort, key_of
 
 MODEL_ANNOTATION = "spillway.dev/model"
 """On a Service that is taken over, and on its shadow: the models that it is for, '<namespace>/<name>,...'."""
@@ -138,7 +138,7 @@ def view_of(obj: Mapping[str, Any]) -> ServiceView:
     kept_writers = _writers(entries, "f:metadata", "f:annotations", f"f:{SELECTOR_ANNOTATION}")
     policies = [name for name in ("internalTrafficPolicy", "externalTrafficPolicy") if spec.get(name) == "Local"]
     return ServiceView(
-        key=f"{metadata['namespace']}/{metadata['name']}",
+        key=key_of(obj),
         uid=metadata["uid"],
         version=metadata["resourceVersion"],
         ports=tuple(_port(port) for port in spec.get("ports") or ()),

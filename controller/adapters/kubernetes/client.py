@@ -39,7 +39,9 @@ What we may ask for beyond that is the API server's to say, by its priority and 
 RELOAD_PAUSE_S = 10.0
 """Credentials that were refused are read anew at most this often."""
 
-_LEASES = "/apis/coordination.k8s.io/"
+LEASES = "coordination.k8s.io/v1"
+"""The group and version of Leases."""
+
 _WORDS_MAX = 500
 
 
@@ -111,6 +113,15 @@ class Cluster:
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         return _decoded(await self.request("GET", path, query=query))
 
+    async def find(self, path: str, *, accept: str = JSON) -> dict[str, Any] | None:
+        """The object, None if there is none."""
+        try:
+            return _decoded(await self.request("GET", path, accept=accept))
+        except ApiError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
+
     async def create(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         return _decoded(await self.request("POST", path, query=_BY_US, body=body))
 
@@ -157,7 +168,7 @@ class Cluster:
         await self._session.retire()
 
     def _slot(self, path: str) -> AbstractAsyncContextManager[object]:
-        return nullcontext() if path.startswith(_LEASES) else self._slots
+        return nullcontext() if path.startswith(path_of(LEASES, "")) else self._slots
 
     @asynccontextmanager
     async def _exchange(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:

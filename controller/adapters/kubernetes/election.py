@@ -15,14 +15,12 @@ from http import HTTPStatus
 from typing import Any
 
 from controller.adapters.host import steady_clock
-from controller.adapters.kubernetes.client import ApiError, Cluster, micro_time, path_of
+from controller.adapters.kubernetes.client import LEASES, ApiError, Cluster, micro_time, path_of
 from controller.election import NOBODY, Candidate, Lease, Terms
 
 TERMS = Terms()
 RELEASE_S = 2.0
 """Stopping waits this long for the API server to take the lease back."""
-
-_LEASES = "coordination.k8s.io/v1"
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +48,8 @@ class Election:
         self.holder = NOBODY
         self._cluster = cluster
         self._name = name
-        self._collection = path_of(_LEASES, "leases", namespace)
-        self._path = path_of(_LEASES, "leases", namespace, name)
+        self._collection = path_of(LEASES, "leases", namespace)
+        self._path = path_of(LEASES, "leases", namespace, name)
         self._candidate = Candidate(identity, terms)
         self._terms = terms
         self._tell = tell
@@ -141,12 +139,8 @@ class Election:
     # The Lease object
 
     async def _read(self) -> Lease | None:
-        try:
-            obj = await self._cluster.get(self._path)
-        except ApiError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
+        if (obj := await self._cluster.find(self._path)) is None:
+            return None
         self._version = obj["metadata"]["resourceVersion"]
         return _lease(obj.get("spec") or {})
 

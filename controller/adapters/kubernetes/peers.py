@@ -16,7 +16,7 @@ from uuid import uuid4
 import msgspec
 
 from controller.adapters.host import steady_clock
-from controller.adapters.kubernetes.client import ApiError, Cluster, micro_time, path_of
+from controller.adapters.kubernetes.client import LEASES, ApiError, Cluster, micro_time, path_of
 from controller.adapters.kubernetes.reflector import Handler, Reflector, Selection, UnusableError
 from controller.events import Event, PeerReported
 from controller.parsing import Problem
@@ -28,8 +28,6 @@ REPORT_ANNOTATION = "spillway.dev/report"
 
 LEAVE_S = 2.0
 """Stopping waits this long for the API server to delete the Lease."""
-
-_LEASES = "coordination.k8s.io/v1"
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +132,7 @@ class Peers:
         self._told_at_s = float("-inf")
         self._looked_at_s = self._clock()
         self._complaint = ""
-        selection = Selection(path_of(_LEASES, "leases", namespace), f"{REPLICA_LABEL}={election}")
+        selection = Selection(path_of(LEASES, "leases", namespace), f"{REPLICA_LABEL}={election}")
         # No Lease is refused: all that is read of it, the API server has checked.
         handler = Handler(_decode, self._change, self._remove, lambda key, problems: None)
         self._reflector = Reflector(cluster, selection, handler)
@@ -188,7 +186,7 @@ class Peers:
         if not is_due and text == self._told:
             return
         body = {
-            "apiVersion": _LEASES,
+            "apiVersion": LEASES,
             "kind": "Lease",
             "metadata": {
                 "name": self._name,
@@ -219,7 +217,7 @@ class Peers:
             log.warning(words)
 
     def _path(self, name: str) -> str:
-        return path_of(_LEASES, "leases", self._namespace, name)
+        return path_of(LEASES, "leases", self._namespace, name)
 
     # The others
 

@@ -14,10 +14,14 @@ import msgspec
 from controller.adapters.kubernetes import decode
 from controller.adapters.kubernetes.client import METADATA_ONLY, ApiError, Cluster, path_of
 from controller.adapters.kubernetes.reflector import UnusableError
+from controller.api import MODEL_API_VERSION
 from controller.objects import SERVICE_LABEL, EndpointSlice, shadow_name
 from controller.takeover import finalizer
 from controller.takeover.actions import Action, request_of
 from controller.takeover.world import ServiceView, World, view_of
+
+OVERTAKEN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
+"""How `carry_out` fails if things are not any more as they were when it was planned: look again."""
 
 
 class _Slices(msgspec.Struct):
@@ -45,7 +49,7 @@ async def read_world(cluster: Cluster, key: str) -> World:
 
 
 async def carry_out(cluster: Cluster, action: Action) -> None:
-    """Raises ApiError: with status 404, 409 or 422 if things are not any more as they were when this was planned."""
+    """Raises ApiError; see `OVERTAKEN`."""
     request = request_of(action)
     match request.method:
         case "POST":
@@ -60,7 +64,8 @@ async def carry_out(cluster: Cluster, action: Action) -> None:
 
 async def hold_model(cluster: Cluster, key: str, *, hold: bool) -> None:
     """Adds the finalizer to a ModelDeployment, or takes it away; one that is gone needs neither. Raises ApiError."""
-    path = finalizer.model_path(key)
+    namespace, _, name = key.partition("/")
+    path = path_of(MODEL_API_VERSION, "modeldeployments", namespace, name)
     metadata = await _metadata(cluster, path)
     if metadata is not None and (operations := finalizer.edit_of(metadata, hold=hold)):
         await cluster.json_patch(path, operations)
@@ -68,12 +73,8 @@ async def hold_model(cluster: Cluster, key: str, *, hold: bool) -> None:
 
 async def _service(cluster: Cluster, key: str) -> ServiceView | None:
     namespace, _, name = key.partition("/")
-    try:
-        return view_of(await cluster.get(path_of("v1", "services", namespace, name)))
-    except ApiError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return None
+    found = await cluster.find(path_of("v1", "services", namespace, name))
+    return view_of(found) if found else None
 
 
 async def _slices(cluster: Cluster, namespace: str, services: tuple[str, ...]) -> list[EndpointSlice]:
@@ -86,11 +87,5 @@ async def _slices(cluster: Cluster, namespace: str, services: tuple[str, ...]) -
 
 
 async def _metadata(cluster: Cluster, path: str) -> Mapping[str, Any] | None:
-    try:
-        body = await cluster.request("GET", path, accept=METADATA_ONLY)
-    except ApiError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return None
-    metadata: Mapping[str, Any] = msgspec.json.decode(body)["metadata"]
-    return metadata
+    found = await cluster.find(path, accept=METADATA_ONLY)
+    return found["metadata"] if found else None

@@ -23,14 +23,13 @@ from controller.adapters.kubernetes.client import Cluster, path_of
 from controller.adapters.kubernetes.reflector import Handler, Reflector, Reflectors, Selection, as_events, selections
 from controller.events import Event, Kind
 from controller.kube_status import saved_of
-from controller.objects import SERVICE_LABEL, EndpointSlice
+from controller.objects import SERVICE_LABEL, EndpointSlice, key_of
 from controller.parsing import Invalid, Parsed, Problem
 from controller.settings import Settings
 
 Json = dict[str, Any]
 Emit = Callable[[Event], None]
 
-GROUP = "deployment.beamlit.com/v1alpha1"
 DEFAULT_GATEWAY = "spillway-gateway"
 WORKLOADS = {
     Kind.DEPLOYMENT: "deployments",
@@ -139,7 +138,7 @@ class Source:
     def _start(self) -> None:
         where, onlooker = self._where, self._onlooker
         models = Handler(_object, self._see_model, self._lose_model, partial(self._refuse, Kind.MODEL_DEPLOYMENT))
-        self._add("ModelDeployment", selections(GROUP, "modeldeployments", where.namespaces), models)
+        self._add("ModelDeployment", selections(api.MODEL_API_VERSION, "modeldeployments", where.namespaces), models)
         policies = selections(api.POLICY_API_VERSION, "policies", where.referred)
         self._add("Policy", policies, as_events(Kind.POLICY, decode.policy, self.emit))
         for kind, plural in WORKLOADS.items():
@@ -171,8 +170,7 @@ class Source:
 
     def _see_model(self, obj: Json) -> None:
         """An Applied event for what its user changed; of the status only what the leader decided counts."""
-        metadata, status = obj["metadata"], obj.get("status") or {}
-        key = f"{metadata['namespace']}/{metadata['name']}"
+        key, metadata, status = key_of(obj), obj["metadata"], obj.get("status") or {}
         reading = metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp")
         last = self.models.get(key)
         self.models[key] = Seen(metadata["uid"], reading, status)
@@ -199,8 +197,7 @@ class Source:
             case Parsed(model=service):
                 self.emit(events.Applied(service))
             case Invalid(problems=problems):
-                metadata = obj["metadata"]
-                self.emit(events.Refused(Kind.SERVICE, f"{metadata['namespace']}/{metadata['name']}", problems))
+                self.emit(events.Refused(Kind.SERVICE, key_of(obj), problems))
         self._onlooker.see_service(obj)
 
     def _lose_service(self, key: str) -> None:
@@ -238,5 +235,4 @@ def _object(body: bytes) -> Json:
 
 
 def _key(body: bytes) -> str:
-    metadata = _object(body)["metadata"]
-    return f"{metadata['namespace']}/{metadata['name']}"
+    return key_of(_object(body))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 from http import HTTPStatus
 from typing import Any
 
-from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
-
-_LEASES = "coordination.k8s.io/v1"
+from controller.adapters.kubernetes.client import LEASES, ApiError, Cluster, micro_time, path_of
 
 
 async def take_lease(cluster: Cluster, namespace: str, name: str, holder: str, duration_s: int) -> str:
     """Holds the lease for this long from now on, unless somebody else takes it in the same way. Returns who held it
     before, '' if nobody did. Raises ApiError.
     """
-    collection, path = path_of(_LEASES, "leases", namespace), path_of(_LEASES, "leases", namespace, name)
+    collection, path = path_of(LEASES, "leases", namespace), path_of(LEASES, "leases", namespace, name)
     while True:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = micro_time(time.time())
         spec = {"holderIdentity": holder, "leaseDurationSeconds": duration_s, "acquireTime": now, "renewTime": now}
         try:
-            if (lease := await _read(cluster, path)) is None:
+            if (lease := await cluster.find(path)) is None:
                 await cluster.create(collection, {"metadata": {"name": name}, "spec": spec})
                 return ""
             held: dict[str, Any] = lease.get("spec") or {}
@@ -32,12 +30,3 @@ async def take_lease(cluster: Cluster, namespace: str, name: str, holder: str, d
         except ApiError as error:
             if error.status != HTTPStatus.CONFLICT:  # its holder has renewed it in between
                 raise
-
-
-async def _read(cluster: Cluster, path: str) -> dict[str, Any] | None:
-    try:
-        return await cluster.get(path)
-    except ApiError as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        return None

@@ -15,15 +15,14 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from controller.adapters.host import steady_clock
 from controller.adapters.kubernetes.client import ApiError, Cluster
-from controller.adapters.kubernetes.service_access import carry_out, hold_model, read_world
+from controller.adapters.kubernetes.service_access import OVERTAKEN, carry_out, hold_model, read_world
 from controller.adapters.kubernetes.work_queue import WorkQueue
 from controller.events import RELEASED, Event, Exposed, Exposure
-from controller.objects import EndpointSlice
+from controller.objects import EndpointSlice, key_of
 from controller.refresh import Pace, next_retry_s
 from controller.takeover import finalizer
 from controller.takeover.actions import Action, DeleteSlice, PutSlice, words_of
@@ -44,8 +43,6 @@ not let go, since gateways listen at its port until then.
 """
 TELL_AFTER = 3
 """Failures in a row that may be nothing but somebody else's edit at the same time."""
-
-_OVERTAKEN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 log = logging.getLogger(__name__)
 
@@ -159,8 +156,7 @@ class Takeover:
         self._look_if_ours(self._watched.lose_endpoints(key))
 
     def see_model(self, obj: Mapping[str, Any]) -> None:
-        metadata = obj["metadata"]
-        key = f"{metadata['namespace']}/{metadata['name']}"
+        key, metadata = key_of(obj), obj["metadata"]
         model = _Model(finalizer.is_held(metadata), finalizer.is_leaving(metadata))
         before, self._models[key] = self._models.get(key), model
         if before != model:
@@ -236,7 +232,7 @@ class Takeover:
                 return
             failures = self._failures[job] = self._failures.get(job, 0) + 1
             self._queue.add_later(job, next_retry_s(PACE, failures, random.random()))
-            if error.status not in _OVERTAKEN or failures >= TELL_AFTER:
+            if error.status not in OVERTAKEN or failures >= TELL_AFTER:
                 self._complain(job, error)
 
     async def _settle(self, key: str) -> None:
