@@ -21,12 +21,15 @@ TERMS = Terms(duration_s=2, deadline_s=0.5, retry_s=0.05)
 
 
 class Leases:
-    """Keeps one Lease. `hangs`: its server takes requests and does not answer."""
+    """Keeps one Lease. `hangs`: its server takes requests and does not answer. `mute`: it carries out the next write, and
+    does not answer.
+    """
 
     def __init__(self, api: FakeApi, spec: dict[str, Any] | None = None) -> None:
         self.spec = spec
         self.version = 1
         self.hangs = False
+        self.mute = False
         self.writes: list[dict[str, Any]] = []
         self._api = api
         api.handle = self.handle  # type: ignore[method-assign]
@@ -46,6 +49,9 @@ class Leases:
             self.version += 1
             self.spec = given["spec"]
             self.writes.append(given["spec"])
+            if self.mute:
+                self.mute = False
+                await asyncio.Event().wait()
         return web.json_response({"metadata": {"resourceVersion": str(self.version)}, "spec": self.spec})
 
 
@@ -69,6 +75,26 @@ async def test_a_lease_is_made_renewed_and_given_back(api: FakeApi, cluster: Clu
     assert (first["holderIdentity"], first["leaseDurationSeconds"], first["leaseTransitions"]) == ("me", 2, 0)
     assert (second["acquireTime"], second["renewTime"] > first["renewTime"]) == (first["acquireTime"], True)
     assert (last["holderIdentity"], last["leaseDurationSeconds"]) == (None, 1)
+
+
+async def test_a_renewal_that_is_under_way_at_the_end_does_not_keep_the_lease(api: FakeApi, cluster: Cluster) -> None:
+    leases, told = Leases(api), Told()
+    async with running(told.contender(cluster).run()):
+        await until(lambda: leases.writes)
+        leases.mute, before = True, len(leases.writes)
+        await until(lambda: len(leases.writes) > before and not leases.mute)
+
+    assert leases.writes[-1]["holderIdentity"] is None
+
+
+async def test_a_lease_that_somebody_else_has_by_the_end_stays_theirs(api: FakeApi, cluster: Cluster) -> None:
+    leases, told = Leases(api), Told()
+    async with running(told.contender(cluster).run()):
+        await until(lambda: told.all == [True])
+        leases.spec, leases.version = {"holderIdentity": "other", "leaseDurationSeconds": 2}, 1_000
+
+    assert leases.spec is not None
+    assert leases.spec["holderIdentity"] == "other"
 
 
 async def test_who_hears_nothing_stops_leading_and_goes_on_when_it_can(api: FakeApi, cluster: Cluster) -> None:

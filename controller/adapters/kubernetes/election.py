@@ -114,9 +114,21 @@ class Election:
             return
         try:
             async with asyncio.timeout(RELEASE_S):
-                await self._write(lease, exists=True)
+                await self._give_back(lease)
         except (ApiError, TimeoutError) as error:
             log.warning("the lease could not be given back, so it has to run out", extra={"error": str(error)})
+
+    async def _give_back(self, lease: Lease) -> None:
+        """Raises ApiError."""
+        try:
+            await self._write(lease, exists=True)
+        except ApiError as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+            # We may have been stopped while a renewal was under way, and have not heard what came of it.
+            held = await self._read()
+            if held is not None and held.holder == self._candidate.identity:
+                await self._write(lease, exists=True)
 
     def _learn(self, holder: str) -> None:
         if holder != self.holder:
