@@ -21,8 +21,9 @@ TERMS = Terms(duration_s=2, deadline_s=0.5, retry_s=0.05)
 
 
 class Leases:
-    """Keeps one Lease. `hangs`: its server takes requests and does not answer. `mute`: it carries out the next write, and
-    does not answer.
+    """Keeps one Lease.
+
+    `hangs`: its server takes requests and does not answer. `mute`: it carries out the next write, and does not answer.
     """
 
     def __init__(self, api: FakeApi, spec: dict[str, Any] | None = None) -> None:
