@@ -239,7 +239,7 @@ def _demo(options: argparse.Namespace) -> int:
     try:
         from controller.demo.app import run_demo
     except ImportError as error:
-        return _fail(f"the demo needs more packages ({error.name}): pip install 'spillway[demo]'")
+        return _fail(f"the demo needs more packages ({error.name}): install Spillway with its extra 'demo'")
     return run_demo(options)
 
 

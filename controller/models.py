@@ -378,6 +378,7 @@ class Models:
         record.remotes = tuple(self.remotes.told(each, told, now) for each in record.targets)
         if record.reroute():
             self._routes[record.key] = record.route
+        self.elsewhere.mark(record, self.gateways.streaming)
         self._arm(record, self.remotes.deadlines(record), now)
 
     def _save(self, record: Record) -> None:

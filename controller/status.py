@@ -164,6 +164,8 @@ def _programmed(record: Record, gateways: frozenset[str]) -> tuple[str, str, str
 def _metrics(record: Record, now: float) -> tuple[str, str, str]:
     if not record.gauges:
         return "True", "NoMetrics", "No metric is configured."
+    if record.told is not None:
+        return "Unknown", "Following", "Only the controller that leads asks for metrics."
     silent = [f"{g.name}: {g.reading.message}" for g in record.gauges if isinstance(g.reading, Unknown)]
     if any(g.ratio is not None and now < g.at_s + record.policy.stale_s for g in record.gauges):
         return (

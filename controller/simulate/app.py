@@ -30,7 +30,7 @@ _COLUMNS_MAX = 160
 def run_simulate(options: argparse.Namespace, settings: Settings) -> int:
     """Returns the exit status: 0, or 2 if what was given cannot be simulated."""
     if options.plot and find_spec("matplotlib") is None:
-        return _fail("--plot needs one more package (matplotlib): pip install 'spillway[demo]'")
+        return _fail("--plot needs one more package (matplotlib): install Spillway with its extra 'demo'")
     try:
         arrivals = _arrivals(options.trace, options.speed)
         scenario = scenario_of(_manifests(options.policy), settings, _servers(options))

@@ -128,6 +128,19 @@ def test_who_follows_leads_nobody_and_goes_on_from_what_it_heard_once_it_leads()
     assert following.gateways_of() == ["here"]
 
 
+def test_who_follows_says_what_gateways_elsewhere_have_and_that_it_does_not_measure() -> None:
+    leading, following = pair()
+    following.accept("there")
+    assert following.condition("Programmed")[:2] == ("True", "Programmed")
+    tell(following, own(leading))
+    following.give(*leading.accept("here").words())
+    assert following.condition("Programmed")[1:] == ("Pending", "Waiting for here.")
+    tell(following, own(leading))
+    assert following.condition("Programmed")[:2] == ("True", "Programmed")
+    assert leading.condition("MetricsAvailable")[0] == "False"
+    assert following.condition("MetricsAvailable")[:2] == ("Unknown", "Following")
+
+
 def test_nothing_is_held_once_all_gateways_are_known_to_listen() -> None:
     leading, following = pair()
     tell(following, own(leading.accept("here")))

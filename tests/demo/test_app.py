@@ -34,7 +34,7 @@ def test_a_missing_package_is_named_with_what_to_install(
     monkeypatch.setattr(app, "find_spec", found)
 
     assert app.run_demo(options()) == 1
-    assert "(flask, trustme): pip install 'spillway[demo]'" in capsys.readouterr().err
+    assert "(flask, trustme): install Spillway with its extra 'demo'" in capsys.readouterr().err
 
 
 def test_a_place_where_no_picture_can_be_is_refused_before_the_run(

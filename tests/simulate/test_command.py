@@ -95,7 +95,7 @@ def test_without_matplotlib_it_says_what_is_missing(
     monkeypatch.setattr("controller.simulate.app.find_spec", lambda name: None)
 
     assert call(load, LIMITED, "--plot", str(tmp_path / "plot.png")) == 2
-    assert "pip install 'spillway[demo]'" in capsys.readouterr().err
+    assert "install Spillway with its extra 'demo'" in capsys.readouterr().err
 
 
 def test_what_is_wrong_is_named_with_its_place(load: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
