@@ -147,6 +147,12 @@ def test_another_gateways_service_is_the_one_that_is_named() -> None:
     ]
 
 
+def test_the_charts_own_gateway_is_the_one_that_is_meant_whatever_else_is_named() -> None:
+    """Values of Beamlit's named the gateway that its chart installed."""
+    proxy = configuration("--set", "config.proxyService.name=mine,config.proxyService.namespace=a").settings.proxy_service
+    assert (proxy.namespace, proxy.name) == ("spillway", "sw-spillway-gateway")
+
+
 def test_a_changed_configuration_restarts_the_controller_and_nothing_else() -> None:
     before, after = pods(chart.objects()), pods(chart.objects("--set", "config.workspace=other"))
     changed = {name for name in before if before[name]["metadata"] != after[name]["metadata"]}
@@ -243,6 +249,12 @@ def test_certificates_of_somebody_elses_are_used_if_they_are_named() -> None:
     assert mounted["sw-spillway-gateway"] == {"also-mine"}
 
 
+@pytest.mark.parametrize("name", ["controllerCertificate", "gatewayCertificate"])
+def test_a_certificate_of_somebody_elses_is_never_written_over(name: str) -> None:
+    with pytest.raises(ChartError, match="go together"):
+        chart.rendered("--set", f"xds.{name}=mine")
+
+
 # Pods
 
 
@@ -256,6 +268,16 @@ def test_envoy_takes_the_bootstrap(tmp_path: Path) -> None:
     arguments = [argument.replace("/etc/envoy/bootstrap.yaml", str(bootstrap)) for argument in arguments]
     ran = subprocess.run([envoy_path(), "--mode", "validate", *arguments], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("value", ["xds.port=18001", "config.gateway.address=::"])
+def test_a_gateway_is_started_anew_with_a_changed_bootstrap(value: str) -> None:
+    def checksum(*arguments: str) -> object:
+        (gateway,) = (pod for name, pod in pods(chart.objects(*arguments)).items() if name.endswith("-gateway"))
+        return gateway["metadata"]["annotations"]["checksum/bootstrap"]
+
+    assert checksum() == checksum()
+    assert checksum() != checksum("--set", value)
 
 
 def test_the_controller_knows_its_flags(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,9 +61,9 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- end -}}
 
-{{- /* Where the gateway's Service is. */ -}}
+{{- /* Where the gateway's Service is: the chart's own, else as config says. */ -}}
 {{- define "spillway.gatewayService" -}}
-{{- $given := .Values.config.proxyService | default dict -}}
+{{- $given := ternary dict (.Values.config.proxyService | default dict) .Values.installBeamlitGateway -}}
 {{- $own := dict "namespace" .Release.Namespace "name" (include "spillway.gateway" .) "port" 8080 -}}
 {{- merge (deepCopy $given) $own | toJson -}}
 {{- end -}}
