@@ -149,7 +149,8 @@ def test_another_gateways_service_is_the_one_that_is_named() -> None:
 
 def test_the_charts_own_gateway_is_the_one_that_is_meant_whatever_else_is_named() -> None:
     """Values of Beamlit's named the gateway that its chart installed."""
-    proxy = configuration("--set", "config.proxyService.name=mine,config.proxyService.namespace=a").settings.proxy_service
+    arguments = "--set", "config.proxyService.name=mine,config.proxyService.namespace=a"
+    proxy = configuration(*arguments).settings.proxy_service
     assert (proxy.namespace, proxy.name) == ("spillway", "sw-spillway-gateway")
 
 
