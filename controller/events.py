@@ -66,7 +66,7 @@ class Refused:
 
     @property
     def sentence(self) -> str:
-        return "; ".join(f"{problem.field}: {problem.reason}" for problem in self.problems)
+        return "; ".join(map(str, self.problems)) + "."
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,9 +285,9 @@ class Models:
         holder = self._names.holder(wanted.identity)
         if holder != record.key:
             environment, name = wanted.identity
-            conflict = f"{holder or 'another one'} already serves model {name!r} in environment {environment!r}"
+            conflict = f"{holder or 'another one'} already serves model {name!r} in environment {environment!r}."
             if record.conflict != conflict:
-                self.announce(record.key, "Conflict", conflict + ".", warning=True)
+                self.announce(record.key, "Conflict", conflict, warning=True)
             record.conflict = conflict
             return False
         record.conflict = ""

@@ -29,7 +29,7 @@ def allowed(remote: RemoteBackend, model: ModelDeployment, policies: Mapping[str
     """Why the model's Policies keep it from this remote, '' if they do not. `policies`: those that exist, by key."""
     keys = policy_keys(model)
     if missing := [key for key in keys if key not in policies]:
-        return f"Policy {', '.join(missing)} does not exist"
+        return "; ".join(f"Policy {key} does not exist" for key in missing)
     refusals = (_refusal(remote, type_, [policies[key] for key in keys]) for type_ in _TYPES)
     return "; ".join(filter(None, refusals))
 

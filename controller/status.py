@@ -18,6 +18,9 @@ from controller.record import Gauge, Record
 _NEEDED = frozenset({"Accepted", "Programmed", "ServiceTakenOver"})
 """What Ready sums up."""
 
+_NAMED_MAX = 5
+"""Gateways that a message names; there may be a thousand."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -113,7 +116,8 @@ def details(record: Record, refused: Refused | None, gateways: Iterable[str], no
         "Overflowing": _overflowing(record.decision),
     }
     if record.lacks_port:
-        found["ServiceTakenOver"] = "False", "NoFreePort", "All ports that the gateway has for models are taken."
+        message = "All ports that the gateway has for models are taken; the settings can give it more (gateway.ports)."
+        found["ServiceTakenOver"] = "False", "NoFreePort", message
     elif exposed := record.exposed:
         found["ServiceTakenOver"] = exposed.status, exposed.reason, exposed.message
     generation = record.wanted.metadata.generation
@@ -122,19 +126,24 @@ def details(record: Record, refused: Refused | None, gateways: Iterable[str], no
 
 def _accepted(record: Record, refused: Refused | None) -> tuple[str, str, str]:
     if refused is not None:
-        return "False", "Invalid", refused.sentence + " (the last good version stays in force)"
+        return "False", "Invalid", refused.sentence + " The last good version stays in force."
     if record.conflict:
-        in_force = "" if record.route is None else " (what was valid before stays in force)"
+        in_force = "" if record.route is None else " What was valid before stays in force."
         return "False", "Conflict", record.conflict + in_force
     if record.port_holder and record.service:
         service, port = record.service
-        return "False", "Conflict", f"{record.port_holder} already serves port {port} of Service {service}"
+        return "False", "Conflict", f"{record.port_holder} already serves port {port} of Service {service}."
     lost = ", ".join(f"{host} ({holder})" for host, holder in sorted(record.lost_hosts.items()))
     if lost and not record.hosts:
-        return "False", "HostConflict", f"No Host leads to this model, others have them: {lost}"
-    message = f"The manifest is valid, but others have some of its Hosts: {lost}" if lost else "The manifest is valid."
+        return "False", "HostConflict", f"No Host leads to this model, others have them: {lost}."
+    message = f"The manifest is valid, but others have some of its Hosts: {lost}" if lost else "The manifest is valid"
     reason = "InlineSecret" if record.inline_secrets else "Accepted"
-    return "True", reason, "; ".join([message.rstrip("."), *record.inline_secrets, *record.notes]) + "."
+    return "True", reason, _listed([message, *record.inline_secrets, *record.notes])
+
+
+def _listed(parts: Iterable[str]) -> str:
+    """One sentence. Some of them are others' words, with or without an end of their own."""
+    return "; ".join(part.rstrip(" .") for part in parts) + "."
 
 
 def _resolved(record: Record) -> tuple[str, str, str]:
@@ -144,7 +153,7 @@ def _resolved(record: Record) -> tuple[str, str, str]:
         if not (t.remote.ready or t.remote.refused)
     ]
     if wrong := [*record.forbidden, *record.missing, *missing]:
-        return "False", "RefNotPermitted" if record.forbidden else "RefNotFound", "; ".join(wrong)
+        return "False", "RefNotPermitted" if record.forbidden else "RefNotFound", _listed(wrong)
     if record.replicas is None:
         return "Unknown", "EndpointsUnknown", "The Service's endpoints are not known yet."
     return "True", "Resolved", "Everything that the manifest refers to exists."
@@ -152,12 +161,12 @@ def _resolved(record: Record) -> tuple[str, str, str]:
 
 def _programmed(record: Record, gateways: frozenset[str]) -> tuple[str, str, str]:
     if words := sorted({*record.rejections.values(), *record.refused_remotes.values()}):
-        return "False", "ProxyRejected", "; ".join(words)
+        return "False", "ProxyRejected", _listed(words)
     if not gateways:
         return "Unknown", "NoGateway", "No gateway is connected; one that ran before keeps its last configuration."
-    waiting = gateways - record.programmed
-    if waiting:
-        return "False", "Pending", f"Waiting for {', '.join(sorted(waiting))}."
+    if waiting := sorted(gateways - record.programmed):
+        more = f" and {len(waiting) - _NAMED_MAX} more" if len(waiting) > _NAMED_MAX else ""
+        return "False", "Pending", f"Waiting for {', '.join(waiting[:_NAMED_MAX])}{more}."
     return "True", "Programmed", "Every connected gateway has accepted the newest configuration."
 
 
@@ -168,13 +177,11 @@ def _metrics(record: Record, now: float) -> tuple[str, str, str]:
         return "Unknown", "Following", "Only the controller that leads asks for metrics."
     silent = [f"{g.name}: {g.reading.message}" for g in record.gauges if isinstance(g.reading, Unknown)]
     if any(g.ratio is not None and now < g.at_s + record.policy.stale_s for g in record.gauges):
-        return (
-            "True",
-            "Available",
-            "; ".join(["At least one metric is known.", *silent]) if silent else "Every metric is known.",
-        )
+        message = _listed(["At least one metric is known", *silent]) if silent else "Every metric is known."
+        return "True", "Available", message
     first = next((g.reading for g in record.gauges if isinstance(g.reading, Unknown)), None)
-    return "False", first.reason if first else "Stale", "; ".join(silent) or "No sample has come for too long."
+    message = _listed(silent) if silent else "No sample has come for too long."
+    return "False", first.reason if first else "Stale", message
 
 
 def _remotes(record: Record) -> tuple[str, str, str]:
@@ -183,12 +190,9 @@ def _remotes(record: Record) -> tuple[str, str, str]:
     obstacles = [f"{r.spec.name}: {r.reason}" for r in record.remotes if not r.ready]
     if len(obstacles) == len(record.remotes):
         reasons = {r.refused or "NotReady" for r in record.remotes}
-        return "False", reasons.pop() if len(reasons) == 1 else "NotReady", "; ".join(obstacles)
-    return (
-        "True",
-        "Ready",
-        "; ".join(["Not all remotes are ready.", *obstacles]) if obstacles else "Every remote is ready.",
-    )
+        return "False", reasons.pop() if len(reasons) == 1 else "NotReady", _listed(obstacles)
+    message = _listed(["Not all remotes are ready", *obstacles]) if obstacles else "Every remote is ready."
+    return "True", "Ready", message
 
 
 def _overflowing(decision: offload.Decision) -> tuple[str, str, str]:

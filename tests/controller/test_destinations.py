@@ -225,7 +225,7 @@ def test_other_remotes_of_the_model_are_used_all_the_same() -> None:
     found = world(remoteBackends=two, behavior={"percentage": 50}).read(15, times=7)
     assert [remote.authority for remote in found.routes[KEY].remotes] == ["good.example.com"]
     assert found.share() == 500_000
-    assert found.condition("RemoteReady")[2].startswith("Not all remotes are ready.; bad: localhost is a destination")
+    assert found.condition("RemoteReady")[2].startswith("Not all remotes are ready; bad: localhost is a destination")
 
 
 def test_the_settings_own_remote_is_not_theirs_to_deny() -> None:

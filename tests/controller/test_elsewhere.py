@@ -332,7 +332,7 @@ def test_what_is_refused_elsewhere_is_said_until_it_is_not() -> None:
     leading, following = pair()
     following.give(gateway_events.Rejected("there", CLUSTER, frozenset(), frozenset({KEY}), "no\nsuch thing"))
     tell(leading, own(following))
-    assert leading.condition("Programmed") == ("False", "ProxyRejected", "there: no such thing")
+    assert leading.condition("Programmed") == ("False", "ProxyRejected", "there: no such thing.")
     assert [(e.reason, e.message, e.warning) for e in leading.said] == [("ProxyRejected", "there: no such thing", True)]
     tell(leading, own(following))
     assert len(leading.said) == 1
@@ -360,7 +360,7 @@ def test_a_remote_that_a_gateway_elsewhere_refuses_is_said() -> None:
     following.accept("there")
     assert own(following).rejected == {KEY: "there: bad SNI"}
     tell(leading, own(following))
-    assert leading.condition("Programmed") == ("False", "ProxyRejected", "there: bad SNI")
+    assert leading.condition("Programmed") == ("False", "ProxyRejected", "there: bad SNI.")
 
 
 def test_models_that_nothing_is_said_of_are_left_alone() -> None:

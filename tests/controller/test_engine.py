@@ -82,7 +82,7 @@ def test_silence_changes_nothing_and_is_said_after_a_while() -> None:
     assert found.condition("MetricsAvailable")[0] == "True"
     found.read(None, times=60)
     assert found.share() == PPM // 2
-    assert found.condition("MetricsAvailable") == ("False", "Down", "queue_length: no answer")
+    assert found.condition("MetricsAvailable") == ("False", "Down", "queue_length: no answer.")
 
 
 def test_staleness_is_noticed_without_any_event() -> None:
@@ -97,7 +97,7 @@ def test_endpoints_that_vanish_from_view_are_not_an_outage() -> None:
     found.give(Removed(Kind.SERVICE, KEY), Removed(Kind.ENDPOINT_SLICE, KEY))
     assert found.state() is State.STANDBY
     assert found.routes[KEY].local.endpoints
-    assert found.condition("ResolvedRefs") == ("False", "RefNotFound", "Service default/llama does not exist")
+    assert found.condition("ResolvedRefs") == ("False", "RefNotFound", "Service default/llama does not exist.")
 
 
 def test_defect_18_a_model_without_service_offloading_or_remote_is_no_crash() -> None:
@@ -211,7 +211,7 @@ def test_a_refused_manifest_keeps_the_last_good_one_and_says_why() -> None:
 
 def test_a_manifest_that_was_never_good_is_shown_with_its_problem() -> None:
     found = World().give(events.Refused(Kind.MODEL_DEPLOYMENT, "default/bad", (Problem("spec.model", "is required"),)))
-    assert found.condition("Accepted", "default/bad") == ("False", "Invalid", "spec.model: is required")
+    assert found.condition("Accepted", "default/bad") == ("False", "Invalid", "spec.model: is required.")
 
 
 def test_removing_a_model_leaves_nothing_behind() -> None:
@@ -285,7 +285,7 @@ def test_a_new_token_moves_no_traffic() -> None:
 
 def test_a_missing_secret_is_named_and_its_arrival_is_enough() -> None:
     found = world(remoteBackend={"host": "r.example.com", "authConfig": OAUTH})
-    assert found.condition("RemoteReady") == ("False", "NotReady", "remote: Secret default/remote does not exist")
+    assert found.condition("RemoteReady") == ("False", "NotReady", "remote: Secret default/remote does not exist.")
     found.give(secret(other="x"))
     assert "has no key 'client-secret'" in found.condition("RemoteReady")[2]
     found.give(secret(client_secret="s3cret"))
@@ -458,7 +458,7 @@ def test_programmed_follows_the_gateways() -> None:
     assert found.condition("Programmed")[1] == "Pending"
     found.give(gateway_events.Programmed("envoy", frozenset({KEY})))
     found.give(gateway_events.Rejected("envoy", "type", frozenset({"choose/x"}), frozenset({KEY}), "bad regex"))
-    assert found.condition("Programmed") == ("False", "ProxyRejected", "envoy: bad regex")
+    assert found.condition("Programmed") == ("False", "ProxyRejected", "envoy: bad regex.")
 
 
 def test_changes_of_state_are_announced_once_with_the_words_of_the_status() -> None:

@@ -201,7 +201,7 @@ def test_the_second_model_on_one_port_of_a_service_says_so_and_inherits_it_when_
     assert found.condition("Accepted", "default/other") == (
         "False",
         "Conflict",
-        "default/llama already serves port 80 of Service default/llama",
+        "default/llama already serves port 80 of Service default/llama.",
     )
     assert found.condition("Accepted")[0] == "True"
     found.give(Removed(Kind.MODEL_DEPLOYMENT, KEY)).accept("a")

@@ -236,7 +236,7 @@ def test_an_object_that_turns_wrong_keeps_its_last_good_version_and_is_refused_o
     refused, applied = directory.load()
     assert isinstance(refused, Refused)
     assert (refused.kind, refused.key) == (Kind.SERVICE, "default/a")
-    assert refused.sentence == "spec.ports[0].port: must be a number from 1 to 65535"
+    assert refused.sentence == "spec.ports[0].port: must be a number from 1 to 65535."
     assert ports([applied]) == {"default/b": 81}
     write(tmp_path / "a.yaml", service("b", port=81), service("a", port=0))
     assert directory.load() == []

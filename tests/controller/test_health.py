@@ -179,11 +179,11 @@ def overflowing(**offloading: Any) -> World:
 def test_a_remote_that_only_fails_gets_no_share_until_it_is_tried_again() -> None:
     found = report_load(overflowing(), 0, 14)
     assert (found.state(), found.share()) == (State.OVERFLOWING, 0)
-    words = "remote: the last 14 requests to it failed; it is tried again after 30 s"
+    words = "remote: the last 14 requests to it failed; it is tried again after 30 s."
     assert found.condition("RemoteReady") == ("False", "NotReady", words)
     assert "No remote can take requests, so they stay local." in found.condition("Overflowing")[2]
     assert found.condition("ResolvedRefs")[0] == "True"
-    assert [each.message for each in found.said if each.reason == "RemoteUnhealthy"] == [words + "."]
+    assert [each.message for each in found.said if each.reason == "RemoteUnhealthy"] == [words]
     assert found.engine.wake_at() == found.now + 30
     found.wait(29).read(15)
     assert found.share() == PPM // 2

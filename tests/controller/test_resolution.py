@@ -53,7 +53,7 @@ def test_a_service_of_another_namespace_yields_neither_host_nor_endpoint_nor_exp
     assert found.condition("ResolvedRefs") == (
         "False",
         "RefNotPermitted",
-        "spec.serviceRef refers to namespace team, which the settings do not allow (referenceNamespaces)",
+        "spec.serviceRef refers to namespace team, which the settings do not allow (referenceNamespaces).",
     )
 
 
@@ -186,12 +186,12 @@ def test_a_workload_and_a_service_that_are_missing_are_both_named() -> None:
     assert found.condition("ResolvedRefs") == (
         "False",
         "RefNotFound",
-        "Service default/llama does not exist; Deployment default/llama does not exist",
+        "Service default/llama does not exist; Deployment default/llama does not exist.",
     )
     found.give(service(), endpoint_slice("10.0.0.1"), workload())
     assert found.condition("ResolvedRefs")[0] == "True"
     found.give(Removed(Kind.DEPLOYMENT, KEY))
-    assert found.condition("ResolvedRefs")[2] == "Deployment default/llama does not exist"
+    assert found.condition("ResolvedRefs")[2] == "Deployment default/llama does not exist."
     assert addresses(found) == ["10.0.0.1"]
 
 
@@ -320,7 +320,7 @@ def test_a_model_whose_policies_leave_no_remote_stays_local_and_says_why() -> No
 def test_a_policy_that_does_not_exist_leaves_no_remote_until_it_is_there_and_again_when_it_goes() -> None:
     found = under().give(governed("france"))
     assert (used(found), found.share()) == ([], 0)
-    assert found.condition("ResolvedRefs") == ("False", "RefNotFound", "Policy default/france does not exist")
+    assert found.condition("ResolvedRefs") == ("False", "RefNotFound", "Policy default/france does not exist.")
     found.give(places("france", "fr"))
     assert (used(found), found.share()) == (["paris", "lyon"], PPM // 2)
     found.give(places("france", "de"))

@@ -48,7 +48,7 @@ def test_one_that_is_not_ready_says_the_first_obstacle_in_its_own_words() -> Non
     found = programmed().connect("b")
     assert shown(found)["Ready"] == Condition("Ready", "False", "Pending", "Waiting for b.", 0)
     found.give(gateway_events.Rejected("b", "type", frozenset({"x"}), frozenset({KEY}), "no such thing"))
-    assert shown(found)["Ready"] == Condition("Ready", "False", "ProxyRejected", "b: no such thing", 0)
+    assert shown(found)["Ready"] == Condition("Ready", "False", "ProxyRejected", "b: no such thing.", 0)
     refused = shown(found, refused=REFUSED)["Ready"]
     assert (refused.status, refused.reason) == ("False", "Invalid")
     nowhere = shown(leader().give(*served("llama")))["Ready"]
@@ -67,8 +67,8 @@ def test_one_whose_callers_are_not_led_to_the_gateway_is_ready_only_if_nobody_wa
 def test_an_object_that_was_never_good_is_not_ready_for_the_same_reason() -> None:
     ready, accepted = refused_conditions(REFUSED)
     assert (accepted.type, accepted.status, accepted.reason) == ("Accepted", "False", "Invalid")
-    assert accepted.message == "spec.model: is required"
-    assert ready == Condition("Ready", "False", "Invalid", "spec.model: is required")
+    assert accepted.message == "spec.model: is required."
+    assert ready == Condition("Ready", "False", "Invalid", "spec.model: is required.")
 
 
 def test_all_conditions_name_the_newest_generation() -> None:
@@ -85,6 +85,13 @@ def test_what_a_terminal_shows_has_no_summary() -> None:
     listed: Any = told["conditions"]
     assert [each["type"] for each in listed] == [each.type for each in details(record, None, [], found.now)]
     assert listed[0]["type"] == "Accepted"
+
+
+def test_of_many_gateways_that_are_waited_for_a_few_are_named() -> None:
+    found = programmed()
+    for name in "bcdefgh":
+        found.connect(name)
+    assert shown(found)["Programmed"].message == "Waiting for b, c, d, e, f and 2 more."
 
 
 # Secrets in clear

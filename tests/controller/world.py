@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -16,6 +17,11 @@ from controller.status import report
 from xds import ir
 
 KEY = "default/llama"
+
+
+def is_prose(message: str) -> bool:
+    """Whether it ends as a sentence does, and is not put together of ends."""
+    return message.endswith(".") and not re.search(r"\.[.,;:]|[ ;:]\.$|  ", message)
 
 
 class World:
@@ -96,6 +102,7 @@ class World:
         found = next(m for m in shown if m["key"] == key)
         conditions: Any = found["conditions"]
         each = next(c for c in conditions if c["type"] == type_)
+        assert is_prose(each["message"]), each["message"]
         return each["status"], each["reason"], each["message"]
 
     def restarted(self) -> World:
