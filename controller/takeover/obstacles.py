@@ -43,9 +43,10 @@ def port_of(service: ServiceView, exposure: Exposure) -> ServicePort | Obstacle:
         return Obstacle("PortNotFound", f"Service {service.key} has no {wanted}; its ports: {has}.")
     port = next((each for each in ports if each.protocol == "TCP"), ports[0])
     if port.protocol != "TCP":
-        return Obstacle("ProtocolNotSupported", f"Port {port.port} of Service {service.key} speaks {port.protocol}.")
+        words = f"Port {port.port} of Service {service.key} is one of {port.protocol}, and the gateway serves TCP only."
+        return Obstacle("ProtocolNotSupported", words)
     if port.app_protocol in _TLS:
-        words = f"Port {port.port} of Service {service.key} has appProtocol {port.app_protocol}, which it cannot read."
+        words = f"The gateway cannot read appProtocol {port.app_protocol} of port {port.port} of Service {service.key}."
         return Obstacle("ProtocolNotSupported", words)
     return port
 
@@ -90,7 +91,7 @@ def _of_others(seen: World) -> Obstacle | None:
     if service is None:
         return None
     if seen.shadow is not None and not seen.owns_shadow:
-        words = f"The name of Service {shadow_key(service.key)} is needed, but somebody else made it."
+        words = f"The Service that is to collect the pods, {shadow_key(service.key)}, is there and somebody else's."
         return Obstacle("NameTaken", words)
     others = sorted({each.managed_by for each in seen.slices} - {MANAGER, BY_SELECTOR, MIRRORED})
     if others:
