@@ -263,6 +263,7 @@ class Exposure:
     `gateway_port`, on its other ports the pods; while there are no `gateways`, the pods on all ports.
 
     `gateways`: ready ones that have acknowledged the model's listener, by name. `make`: the Service, if it is missing.
+    `owner_uid`: of the model whose own the Service has to be, None if the manifest names it.
     """
 
     service: str
@@ -270,6 +271,7 @@ class Exposure:
     gateway_port: int
     gateways: tuple[GatewayPod, ...]
     make: NewService | None = None
+    owner_uid: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

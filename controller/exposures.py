@@ -149,7 +149,8 @@ class Exposures:
         if not self._wants(record) or record.service is None or record.gateway_port is None:
             return None
         gateways = tuple(pod for name, pod in self._ready.items() if name in record.listening)
-        return Exposure(*record.service, record.gateway_port, gateways, record.make)
+        owner_uid = None if record.spec.spec.service_ref else record.spec.metadata.uid
+        return Exposure(*record.service, record.gateway_port, gateways, record.make, owner_uid)
 
     def _port(self, key: str, ports: range) -> int | None:
         """The model's port, None if all are taken."""

@@ -172,10 +172,14 @@ class _Reading:
     def _new_service(self, workload: Workload | str | None) -> NewService | None:
         """For all pods of the workload, with the ports that they declare; None if that cannot be told."""
         metadata = self.model.metadata
-        if self.model.spec.service_ref or not isinstance(workload, Workload) or not workload.ports:
+        if self.model.spec.service_ref or not isinstance(workload, Workload) or metadata.uid is None:
             return None
         selector = equalities(workload.selector)
-        if selector is None or metadata.uid is None:
+        if selector is None or not workload.ports:
+            if self.model.key not in self.inventory.services:
+                lacks = "containers declare no port" if selector else "selector is not made of equal labels alone"
+                why = f"none can be made for {workload.kind} {workload.key}, whose {lacks}: name one in spec.serviceRef"
+                self.missing.append(why)
             return None
         named = len(workload.ports) > 1
         ports = tuple(ServicePort(n, (name or f"port-{n}") if named else name, n) for name, n in workload.ports)

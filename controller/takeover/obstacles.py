@@ -24,7 +24,7 @@ def obstacle_of(seen: World, exposure: Exposure) -> Obstacle | None:
     """What keeps the Service, which exists, from being taken over for `exposure`."""
     service = seen.service
     assert service is not None
-    if exposure.make is not None and exposure.make.owner_uid not in service.owners:
+    if exposure.owner_uid is not None and exposure.owner_uid not in service.owners:
         words = f"Service {service.key} was not made for this model; name it in spec.serviceRef if it is meant."
         return Obstacle("ServiceExists", words)
     port = port_of(service, exposure)

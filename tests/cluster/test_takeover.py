@@ -298,7 +298,7 @@ async def test_a_service_is_made_for_a_model_that_names_none_and_goes_with_it(st
     uid = stage.plane.api.get(stage.model_path())["metadata"]["uid"]
     new = NewService("m", uid, SELECTOR, (ServicePort(80, "http", "web"),))
     async with stage.taking_over() as takeover:
-        takeover.expose(model, stage.exposure(service=model, make=new))
+        takeover.expose(model, stage.exposure(service=model, make=new, owner_uid=uid))
         await until(lambda: stage.reason() == "TakenOver")
         assert "selector" not in stage.service("m")["spec"]
         stage.plane.api.delete(stage.model_path())
@@ -309,7 +309,7 @@ async def test_a_service_of_somebody_else_is_never_used_in_its_place(stage: Stag
     before = stage.snapshot()
     new = NewService("m", "another-uid", SELECTOR, (ServicePort(80, "http", "web"),))
     async with stage.taking_over() as takeover:
-        takeover.expose(f"{stage.namespace}/m", stage.exposure(make=new))
+        takeover.expose(f"{stage.namespace}/m", stage.exposure(make=new, owner_uid="another-uid"))
         await until(lambda: stage.reason() == "ServiceExists")
     assert stage.snapshot() == before
 

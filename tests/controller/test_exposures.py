@@ -362,6 +362,15 @@ def test_a_service_is_made_for_a_model_that_names_none_and_then_taken_over() -> 
     assert "llama.default.svc" in found.routes[KEY].hosts
 
 
+def test_somebody_elses_service_does_not_become_the_models_because_its_workload_goes() -> None:
+    made = manifest()
+    del made["spec"]["serviceRef"]
+    found = leader().see("a").connect("a").give(model_from(made), *served("llama")[:-1], workload()).accept("a")
+    exposure = found.exposed[KEY]
+    assert exposure is not None
+    assert (exposure.make, exposure.owner_uid) == (None, "uid-of-default-llama")
+
+
 def test_the_service_is_made_before_any_gateway_listens_since_callers_need_it() -> None:
     made = manifest()
     del made["spec"]["serviceRef"]

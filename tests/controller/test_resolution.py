@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -193,6 +194,24 @@ def test_a_workload_and_a_service_that_are_missing_are_both_named() -> None:
     found.give(Removed(Kind.DEPLOYMENT, KEY))
     assert found.condition("ResolvedRefs")[2] == "Deployment default/llama does not exist."
     assert addresses(found) == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, "containers declare no port"),
+        ({"ports": (("", 80),), "selector": "app in (a,b)"}, "selector is not made of equal labels alone"),
+    ],
+)
+def test_a_service_that_is_not_there_and_cannot_be_made_is_to_be_named(changes: Json, why: str) -> None:
+    made = manifest()
+    del made["spec"]["serviceRef"]
+    found = leader().give(model_from(made), replace(workload(), **changes))
+    none = f"none can be made for Deployment default/llama, whose {why}: name one in spec.serviceRef."
+    missing = f"Service default/llama does not exist; {none}"
+    assert found.condition("ResolvedRefs") == ("False", "RefNotFound", missing)
+    found.give(service(), endpoint_slice("10.0.0.1"))
+    assert found.condition("ResolvedRefs")[0] == "True"
 
 
 def test_outside_a_cluster_there_are_no_workloads_to_miss() -> None:

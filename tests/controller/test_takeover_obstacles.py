@@ -46,6 +46,15 @@ def test_what_cannot_be_taken_over_says_why(changes: Json, port: int | None, rea
     assert obstacle is None or KEY in obstacle.message
 
 
+def test_the_service_of_a_model_that_names_none_has_to_be_its_own() -> None:
+    """Even while it cannot be told how it would be made."""
+    exposure = replace(EXPOSURE, owner_uid="uid-m")
+    assert obstacle_of(World(replace(SERVICE, owners=frozenset({"uid-m"}))), exposure) is None
+    obstacle = obstacle_of(World(SERVICE), exposure)
+    assert obstacle is not None
+    assert obstacle.reason == "ServiceExists"
+
+
 def test_a_service_that_others_write_slices_for_is_left_alone() -> None:
     seen = World(SERVICE, slices=(EndpointSlice("ns/x", KEY, "IPv4", managed_by="staff"),))
     obstacle = obstacle_of(seen, EXPOSURE)

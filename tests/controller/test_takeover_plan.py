@@ -372,7 +372,7 @@ def test_a_selector_put_back_is_taken_after_a_pause_that_names_who_did_it() -> N
 
 
 NEW = NewService("model", "uid-m", SELECTOR, (ServicePort(80, "http", "web"), ServicePort(9090, "metrics")))
-TO_MAKE = replace(EXPOSURE, make=NEW)
+TO_MAKE = replace(EXPOSURE, make=NEW, owner_uid="uid-m")
 
 
 def test_a_service_is_made_where_none_is_named() -> None:
