@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_restore(commands.add_parser("restore", help="put every Service back as it was before it was taken over"))
     check = commands.add_parser("validate", help="find every problem in a directory of manifests")
     check.add_argument("directory", type=Path, metavar="DIR")
-    check.add_argument("--config", type=Path, help="config.yaml or config.json, for its default remote")
+    check.add_argument("--config", type=Path, help="config.yaml or config.json, as `run` has it")
     status = commands.add_parser("status", help="show what a running controller does")
     status.add_argument("--admin", default=ADMIN, help="address of the controller (default: %(default)s)")
     status.add_argument("--output", choices=("table", "json"), default="table")
@@ -82,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("directory", type=Path, metavar="DIR", help="manifests: ModelDeployment, Service, EndpointSlice, Secret")
+    kinds = "ModelDeployment, Policy, Service, EndpointSlice, Secret"
+    add("directory", type=Path, metavar="DIR", help=f"manifests: {kinds}")
     add("--config", type=Path, help="config.yaml or config.json")
     add("--listen", type=address, default=LISTEN, metavar="HOST:PORT", help=f"where callers come in ({LISTEN})")
     add("--xds", type=address, default=XDS, metavar="HOST:PORT", help=f"xDS for gateways ({XDS})")

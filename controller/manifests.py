@@ -87,7 +87,7 @@ class Manifest:
     source: Source
     kind: str
     key: str
-    result: Parsed[Object | api.Policy] | Invalid
+    result: Parsed[Object] | Invalid
     node: yaml.Node | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -95,7 +95,7 @@ class Manifest:
         return self.kind, self.key
 
     @property
-    def value(self) -> Object | api.Policy | None:
+    def value(self) -> Object | None:
         """The object if it is good."""
         return self.result.model if isinstance(self.result, Parsed) else None
 

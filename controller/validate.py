@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from controller import policies
 from controller.adapters.files import ManifestDirectory
-from controller.api import ModelDeployment, RemoteBackend, SecretKeyRef, ServiceRef
+from controller.api import ModelDeployment, Policy, RemoteBackend, SecretKeyRef, ServiceRef
 from controller.credentials import certificate_authority, need_of
 from controller.events import Kind
 from controller.manifests import FileProblem, Manifest
 from controller.metrics import Unknown, query_for
 from controller.objects import SERVICE_LABEL, EndpointSlice, Secret, Service, ready_endpoints
+from controller.remote_backend import issuer_host
 from controller.routing import hosts_of, service_key_of
 from controller.settings import Settings
 
@@ -52,6 +54,7 @@ def check(manifests: Sequence[Manifest], settings: Settings) -> Iterator[FilePro
                     yield manifest.problem("metadata.namespace", reason, warning=True)
                 yield from _check_services(manifest, model, world)
                 yield from _check_metrics(manifest, model, settings)
+                yield from _check_policies(manifest, model, world)
                 yield from _check_remotes(manifest, model, world, settings)
             case EndpointSlice(service_key=service_key) if (Kind.SERVICE, service_key) not in world.known:
                 field = f"metadata.labels[{SERVICE_LABEL}]"
@@ -68,12 +71,14 @@ class _World:
     services: Mapping[str, Service]
     slices: Mapping[str, Sequence[EndpointSlice]]
     secrets: Mapping[str, Secret]
+    policies: Mapping[str, Policy]
 
     @staticmethod
     def of(manifests: Sequence[Manifest]) -> _World:
         slices: defaultdict[str, list[EndpointSlice]] = defaultdict(list)
         services: dict[str, Service] = {}
         secrets: dict[str, Secret] = {}
+        rules: dict[str, Policy] = {}
         for manifest in manifests:
             match manifest.value:
                 case Service() as service:
@@ -82,9 +87,11 @@ class _World:
                     slices[endpoint_slice.service_key].append(endpoint_slice)
                 case Secret() as secret:
                     secrets[secret.key] = secret
+                case Policy() as policy:
+                    rules[policy.key] = policy
                 case _:
                     pass
-        return _World(frozenset((each.kind, each.key) for each in manifests), services, slices, secrets)
+        return _World(frozenset((each.kind, each.key) for each in manifests), services, slices, secrets, rules)
 
 
 class _Claims:
@@ -118,6 +125,9 @@ def _place(manifest: Manifest) -> str:
 
 
 def _check_services(manifest: Manifest, model: ModelDeployment, world: _World) -> Iterator[FileProblem]:
+    if model.spec.service_ref is None:
+        reason = "is missing, so no local endpoint is known; only in a cluster a Service is made"
+        yield manifest.problem("spec.serviceRef", reason, warning=True)
     for field, ref in (("serviceRef", model.spec.service_ref), ("metricServiceRef", model.spec.metric_service_ref)):
         if ref is not None:
             yield from _check_service(manifest, f"spec.{field}", ref, world)
@@ -151,6 +161,14 @@ def _check_metrics(manifest: Manifest, model: ModelDeployment, settings: Setting
             yield manifest.problem(f"spec.offloadingConfig.metrics[{index}]", query.message, warning=True)
 
 
+def _check_policies(manifest: Manifest, model: ModelDeployment, world: _World) -> Iterator[FileProblem]:
+    for index, ref in enumerate(model.spec.policies):
+        key = ref.object_key(model.metadata.namespace)
+        if ref.ref_type == "localPolicy" and (Kind.POLICY, key) not in world.known:
+            reason = f"Policy {key} is in no file here, which leaves no remote"
+            yield manifest.problem(f"spec.policies[{index}].name", reason)
+
+
 def _check_remotes(
     manifest: Manifest, model: ModelDeployment, world: _World, settings: Settings
 ) -> Iterator[FileProblem]:
@@ -164,7 +182,15 @@ def _check_remotes(
     if not places:
         reason = "no remote is given, and no defaultRemoteBackend in the config file: nothing can leave"
         yield manifest.problem("spec.offloadingConfig.remoteBackend", reason, warning=True)
+    destinations = settings.reachable(in_cluster=False)
+    policies_known = world.policies.keys() >= set(policies.policy_keys(model))
     for field, remote in places:
+        if remote is not settings.default_remote_backend:
+            for host in filter(None, (remote.address, issuer_host(remote))):
+                if denied := destinations.obstacle(host):
+                    yield manifest.problem(field, denied)
+        if policies_known and (denied := policies.allowed(remote, model, world.policies)):
+            yield manifest.problem(field, denied, warning=True)
         for place, ref, missing in _secret_refs(remote, model, world.secrets):
             key = ref.object_key(model.metadata.namespace)
             if missing and (key in world.secrets or (Kind.SECRET, key) not in world.known):

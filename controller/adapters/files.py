@@ -22,7 +22,6 @@ from pathlib import Path, PurePath
 from watchfiles import awatch
 
 from controller.adapters.last_good import LastGood
-from controller.api import Policy
 from controller.events import Applied, Event, Kind, Object, Refused, Removed
 from controller.manifests import Contents, FileProblem, Identity, Manifest, Skipped, Source, read
 from controller.parsing import Invalid, Parsed, Problem
@@ -165,7 +164,7 @@ class ManifestDirectory:
         bad = (each.identity for each in found.manifests if isinstance(each.result, Invalid))
         for identity in bad:
             value = good.get(identity)
-            if value is not None and not isinstance(value, Policy):
+            if value is not None:
                 self._remembered[identity] = value
         return before
 
@@ -191,7 +190,7 @@ class ManifestDirectory:
                         self._applied[identity] = remembered
                         yield Applied(remembered)
                     yield Refused(Kind(manifest.kind), manifest.key, manifest.result.problems)
-            elif value is not None and not isinstance(value, Policy):
+            elif value is not None:
                 was_refused = self._refused.pop(identity, None) is not None
                 if was_refused or self._applied.get(identity) != value:
                     self._applied[identity] = value

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from controller.api import ModelDeployment, RemoteBackend, ServiceRef
+from controller.api import ModelDeployment, Policy, RemoteBackend, ServiceRef
 from controller.manifests import FileProblem, Manifest
 from controller.metrics import Unknown, query_for
 from controller.objects import EndpointSlice, Resolved, Service, ServicePort, SliceEndpoint, SlicePort, ready_endpoints
 from controller.offload import Mode
+from controller.policies import policy_keys
 from controller.resolution import Config
 from controller.settings import Settings
 from controller.simulate.expression import ExpressionError
@@ -56,7 +57,7 @@ class Scenario:
 
     config: Config
     model: ModelDeployment
-    objects: tuple[Service | EndpointSlice, ...]
+    objects: tuple[Service | EndpointSlice | Policy, ...]
     replicas: int
     slots: int
     servers: Servers
@@ -103,6 +104,10 @@ def scenario_of(manifests: Sequence[Manifest], settings: Settings, servers: Serv
     if not model.spec.offloading_config.remotes and settings.default_remote_backend is None:
         reason = "no remote is given: nothing can leave"
         problems += (manifest.problem("spec.offloadingConfig.remoteBackend", reason, warning=True),)
+    policies = {each.value.key: each.value for each in manifests if isinstance(each.value, Policy)}
+    for key in sorted(set(policy_keys(model)) - policies.keys()):
+        reason = f"Policy {key} is in no file here, which leaves no remote"
+        problems += (manifest.problem("spec.policies", reason, warning=True),)
     model = _with_open_remotes(model)
     default = settings.default_remote_backend
     service, endpoint_slice, replicas = _endpoints(model, manifests, servers.replicas)
@@ -115,7 +120,7 @@ def scenario_of(manifests: Sequence[Manifest], settings: Settings, servers: Serv
     return Scenario(
         config=Config(informer.type, default and _open(default), settings.workspace),
         model=model,
-        objects=(service, endpoint_slice),
+        objects=(service, endpoint_slice, *policies.values()),
         replicas=replicas,
         slots=slots,
         servers=servers,

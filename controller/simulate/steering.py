@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from controller import events
-from controller.api import ModelDeployment
+from controller.api import ModelDeployment, Policy
 from controller.engine import Engine
 from controller.events import Applied, Effect, Event
 from controller.objects import EndpointSlice, Service
@@ -64,7 +64,7 @@ class EngineSteering:
         self,
         config: Config,
         model: ModelDeployment,
-        objects: Iterable[Service | EndpointSlice],
+        objects: Iterable[Service | EndpointSlice | Policy],
         plant: Plant,
         sampling: Sampling,
         meanings: Mapping[str, Signal],

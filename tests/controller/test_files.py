@@ -105,6 +105,19 @@ def test_another_kind_is_skipped_with_one_note_and_workloads_without(
     assert [record.message for record in caplog.records] == ["skipped: ConfigMap (v1) is not read here"]
 
 
+def test_a_policy_is_an_object_like_any_other(tmp_path: Path) -> None:
+    """A model whose Policies are not there has no remote."""
+    policy = {"apiVersion": "authorization.beamlit.com/v1alpha1", "kind": "Policy", "metadata": {"name": "eu"}}
+    write(tmp_path / "a.yaml", service(), {**policy, "spec": {"type": "location"}})
+    directory = ManifestDirectory(tmp_path)
+    assert [event.object.key for event in directory.load() if isinstance(event, Applied)] == [
+        "default/llama",
+        "default/eu",
+    ]
+    write(tmp_path / "a.yaml", service())
+    assert directory.load() == [Removed(Kind.POLICY, "default/eu")]
+
+
 # What changes
 
 

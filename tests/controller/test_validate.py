@@ -14,7 +14,7 @@ from controller.adapters.files import ManifestError
 from controller.manifests import FileProblem, Source
 from controller.metrics import Source as MetricSource
 from controller.remote_backend import RemoteBackend
-from controller.settings import MetricInformer, Settings
+from controller.settings import DestinationSettings, MetricInformer, Settings
 from controller.validate import render, validate
 from tests.controller.manifests import OAUTH, Json, model_manifest
 
@@ -121,7 +121,51 @@ def test_a_bad_service_is_told_once_and_not_as_missing_too(tmp_path: Path) -> No
     expect(problems, "spec.ports[0].port", "must be a number from 1 to 65535")
 
 
+def test_a_model_without_a_service_has_no_endpoint_outside_a_cluster(tmp_path: Path) -> None:
+    manifest = model()
+    del manifest["spec"]["serviceRef"]
+    manifest["spec"]["metricServiceRef"] = {"name": "llama", "targetPort": 80}
+    problems = found(tmp_path, manifest, service(), endpoint_slice())
+    expect(problems, "spec.serviceRef", "no local endpoint is known", warning=True)
+
+
 # Remotes
+
+
+def policy(name: str, *countries: str) -> Json:
+    locations = [{"type": "country", "name": each} for each in countries]
+    return {
+        "apiVersion": "authorization.beamlit.com/v1alpha1",
+        "kind": "Policy",
+        "metadata": {"name": name},
+        "spec": {"type": "location", "locations": locations},
+    }
+
+
+def governed(*policies: str, country: str = "fr") -> Json:
+    manifest = model(remoteBackend={"host": "a", "location": {"country": country}})
+    manifest["spec"]["policies"] = [{"refType": "localPolicy", "name": each} for each in policies]
+    return manifest
+
+
+def test_a_policy_that_is_missing_is_a_problem_since_it_leaves_no_remote(tmp_path: Path) -> None:
+    rest = service(), endpoint_slice()
+    expect(found(tmp_path, governed("eu"), *rest), "spec.policies[0].name", "Policy default/eu is in no file here")
+    assert found(tmp_path, governed("eu"), *rest, policy("eu", "fr")) == []
+
+
+def test_a_policy_that_forbids_a_remote_is_a_warning(tmp_path: Path) -> None:
+    problems = found(tmp_path, governed("eu", country="us"), service(), endpoint_slice(), policy("eu", "fr"))
+    words = "location is country us, and Policy default/eu allows country fr"
+    expect(problems, "spec.offloadingConfig.remoteBackend", words, warning=True)
+
+
+def test_a_destination_that_the_settings_deny_is_a_problem(tmp_path: Path) -> None:
+    settings = Settings(destinations=DestinationSettings(deny=("10.0.0.0/8",)))
+    problems = found(
+        tmp_path, model(remoteBackend={"host": "10.1.2.3"}), service(), endpoint_slice(), settings=settings
+    )
+    expect(problems, "spec.offloadingConfig.remoteBackend", "10.1.2.3 is a destination that the settings deny")
 
 
 @pytest.mark.parametrize(

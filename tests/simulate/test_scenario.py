@@ -215,6 +215,21 @@ def test_a_model_without_a_remote_is_noted_unless_there_is_a_default() -> None:
     assert scenario(alone, settings=default, slots=4).notes == ()
 
 
+def test_policies_restrict_the_remotes_as_they_would_in_earnest() -> None:
+    location = {"host": "remote.example.com", "location": {"country": "us"}}
+    governed = model(remoteBackend=location, behavior={"mode": "Force"})
+    governed["spec"]["policies"] = [{"refType": "localPolicy", "name": "where"}]
+
+    def left(*countries: str) -> bool:
+        locations = [{"type": "country", "name": each} for each in countries]
+        policy = {"apiVersion": "authorization.beamlit.com/v1alpha1", "kind": "Policy", "metadata": {"name": "where"}}
+        made = scenario(governed, {**policy, "spec": {"type": "location", "locations": locations}}, slots=4)
+        return any(decided.share_ppm for decided in run(made).decided)
+
+    assert (left("us"), left("fr")) == (True, False)
+    assert "Policy default/where is in no file here" in scenario(governed, slots=4).notes[0]
+
+
 def test_intervals_are_the_settings_unless_they_are_given() -> None:
     sampling = scenario(model(), slots=4).sampling
     assert (sampling.prometheus_s, sampling.endpoints_s) == (5.0, 1.0)
