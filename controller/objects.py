@@ -110,8 +110,9 @@ class EndpointSlice:
     ports: tuple[SlicePort, ...] = ()
     endpoints: tuple[SliceEndpoint, ...] = ()
     managed_by: str = ""
-    created_s: float = field(default=0.0, compare=False)
-    """Since the epoch."""
+    version: str = field(default="", compare=False)
+    written_s: float = field(default=0.0, compare=False)
+    """When it was written last, since the epoch."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,8 +70,19 @@ class DeleteEndpoints:
 
 
 @dataclass(frozen=True, slots=True)
-class DeleteSlice:
+class EmptySlice:
+    """Takes all endpoints out of a slice that somebody else has written, if it is still as it was seen."""
+
     key: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSlice:
+    """`version`: the one that may go, '' if any may."""
+
+    key: str
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +91,30 @@ class DeleteShadow:
     uid: str
 
 
-Action = MakeService | PutShadow | PutSlice | EditService | EditPorts | DeleteEndpoints | DeleteSlice | DeleteShadow
+Action = (
+    MakeService
+    | PutShadow
+    | PutSlice
+    | EditService
+    | EditPorts
+    | DeleteEndpoints
+    | EmptySlice
+    | DeleteSlice
+    | DeleteShadow
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`method`: POST, PATCH (a JSON patch), APPLY (server-side) or DELETE. `uid`: of what is deleted, if it matters."""
+    """`method`: POST, PATCH (a JSON patch), APPLY (server-side) or DELETE. `uid`, `version`: of what is deleted, if it
+    matters.
+    """
 
     method: str
     path: str
     body: Any = None
-    uid: str | None = None
+    uid: str = ""
+    version: str = ""
 
 
 def request_of(action: Action) -> Request:
@@ -106,11 +130,14 @@ def request_of(action: Action) -> Request:
             return Request("PATCH", _path("services", service.key), _edit(action))
         case EditPorts(service, ports):
             change = {"op": "replace", "path": "/spec/ports", "value": [_service_port(port) for port in ports]}
-            return Request("PATCH", _path("services", service.key), [_unchanged(service), change])
+            return Request("PATCH", _path("services", service.key), [_unchanged(service.version), change])
         case DeleteEndpoints(key):
             return Request("DELETE", _path("endpoints", key))
-        case DeleteSlice(key):
-            return Request("DELETE", slice_path(key))
+        case EmptySlice(key, version):
+            change = {"op": "replace", "path": "/endpoints", "value": []}
+            return Request("PATCH", slice_path(key), [_unchanged(version), change])
+        case DeleteSlice(key, version):
+            return Request("DELETE", slice_path(key), version=version)
         case DeleteShadow(key, uid):
             return Request("DELETE", _path("services", key), uid=uid)
 
@@ -131,6 +158,8 @@ def words_of(action: Action) -> str:
             return f"edits Service {service.key}: ports"
         case DeleteEndpoints(key):
             return f"deletes Endpoints {key}"
+        case EmptySlice(key):
+            return f"empties EndpointSlice {key}"
         case DeleteSlice(key):
             return f"deletes EndpointSlice {key}"
         case DeleteShadow(key):
@@ -231,7 +260,7 @@ def _service_port(port: ServicePort) -> dict[str, Any]:
 
 def _edit(edit: EditService) -> list[dict[str, Any]]:
     service = edit.service
-    operations: list[dict[str, Any]] = [_unchanged(service)]
+    operations: list[dict[str, Any]] = [_unchanged(service.version)]
     if edit.selector:
         operations.append({"op": "add", "path": "/spec/selector", "value": dict(edit.selector)})
     elif edit.selector is not None:
@@ -252,8 +281,8 @@ def _edit(edit: EditService) -> list[dict[str, Any]]:
     return operations
 
 
-def _unchanged(service: ServiceView) -> dict[str, Any]:
-    return {"op": "test", "path": "/metadata/resourceVersion", "value": service.version}
+def _unchanged(version: str) -> dict[str, Any]:
+    return {"op": "test", "path": "/metadata/resourceVersion", "value": version}
 
 
 def _owner(api_version: str, kind: str, name: str, uid: str) -> dict[str, Any]:

@@ -30,11 +30,13 @@ there, so a crash after any action, a lost answer, or somebody's edit is just an
 enough to go back: the selector stands in the Service, else in the annotation, else in the shadow; our slices and the
 shadow are known by their labels, and the annotations go last.
 
-A slice that Kubernetes has only just written is not deleted yet. Its controller notes what it wrote when it has the
-answer; if the slice is gone by then it waits for it for ever, and writes no more slices of that Service.
+A stale slice that was written only just now is emptied at first, and deleted later. Its controller notes what it wrote
+when it has the answer; if the slice is gone by then, it waits for it for ever and writes no more slices of that
+Service.
 
-Patches hold only for the very version of the Service that was seen. A cache may still show slices that are gone: what
-is planned on one is done only if it `is_routine`, else planned once more on what the API server says.
+Patches hold only for the very version of what was seen, and a stale slice is deleted in no other. A cache may still
+show slices that are gone: what is planned on one is done only if it `is_routine`, else planned once more on what the
+API server says.
 
 A Service that its user wrote without selector, with the annotation in its place, is `cut` from the beginning; nobody
 will ever put a selector back. When such a Service is given back it gets the selector, since its callers should
@@ -55,6 +57,7 @@ from controller.takeover.actions import (
     DeleteSlice,
     EditPorts,
     EditService,
+    EmptySlice,
     MakeService,
     PutShadow,
     PutSlice,
@@ -134,7 +137,7 @@ def plan(seen: World, wanted: Mapping[str, Exposure], contest: Contest, now: flo
         waiting = _in_progress(service)
     for model, exposure in granted.items():
         conditions[model] = waiting or _taken(service, exposure)
-    ages = [each.created_s + SETTLE_S for each in seen.fresh(now)]
+    ages = [each.written_s + SETTLE_S for each in seen.fresh(now)]
     wake_at = min((at for at in (retake_at, seen.settles_at_s(now), *ages) if at is not None), default=None)
     return Step(actions, conditions, contest, wake_at)
 
@@ -169,8 +172,9 @@ def _take(seen: World, granted: Mapping[str, Exposure], now: float) -> tuple[tup
         return (), _in_progress(service, f"{shadow_key(service.key)} {_LACKS}")
     endpoints = (DeleteEndpoints(service.key),) if seen.endpoints else ()
     fresh = seen.fresh(now)
-    waiting = _in_progress(service) if fresh else None
-    return (*endpoints, *(DeleteSlice(each.key) for each in stale if each not in fresh)), waiting
+    empties = (EmptySlice(each.key, each.version) for each in fresh if each.endpoints)
+    deletes = (DeleteSlice(each.key, each.version) for each in stale if each not in fresh)
+    return (*endpoints, *empties, *deletes), _in_progress(service) if fresh else None
 
 
 def _stand_beside(

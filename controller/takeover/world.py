@@ -23,8 +23,8 @@ MIRRORED = "endpointslicemirroring-controller.k8s.io"
 
 SETTLE_S = 5.0
 """How long after it was made a shadow may show only some of its pods: the slices are written one by one, and those of
-one that had its name before are removed one by one. The times of two machines are compared; clocks that differ by more
-hold nothing up.
+one that had its name before are removed one by one. Also how long after it wrote a slice its writer may wait for the
+answer. The times of two machines are compared; clocks that differ by more hold nothing up.
 """
 
 
@@ -109,9 +109,8 @@ class World:
         return self.shadow is not None and self.shadow.shadow_of is not None
 
     def fresh(self, now: float) -> tuple[EndpointSlice, ...]:
-        """Kubernetes' own of the Service that were made only just now."""
-        own = managed_by(self.slices, BY_SELECTOR, MIRRORED)
-        return tuple(each for each in own if abs(now - each.created_s) < SETTLE_S)
+        """Those of the Service that its selector's controller may not yet know to have been written."""
+        return tuple(each for each in self.selected if abs(now - each.written_s) < SETTLE_S)
 
     @property
     def is_touched(self) -> bool:

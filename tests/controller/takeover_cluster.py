@@ -23,11 +23,12 @@ from controller.takeover.actions import (
     DeleteSlice,
     EditPorts,
     EditService,
+    EmptySlice,
     MakeService,
     PutShadow,
     PutSlice,
 )
-from controller.takeover.world import BY_SELECTOR, MIRRORED, ServiceView, World, selector_of
+from controller.takeover.world import BY_SELECTOR, MIRRORED, SETTLE_S, ServiceView, World, selector_of
 
 KEY = "ns/php"
 SHADOW = shadow_key(KEY)
@@ -37,7 +38,7 @@ NARROW = {"app": "php", "tier": "front"}
 
 
 class ConflictError(Exception):
-    """The Service is not any more what an edit was meant for."""
+    """Something is not any more what an action was meant for."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,10 @@ class Cluster:
                 self.edit(service.key, ports=ports)
             case DeleteEndpoints(key):
                 self.endpoints.pop(key, None)
-            case DeleteSlice(key):
-                self.slices.pop(key, None)
+            case EmptySlice(key, version):
+                self._write(replace(self._slice(key, version), endpoints=()))
+            case DeleteSlice(key, version):
+                self._delete_slice(key, version)
             case DeleteShadow(key, uid):
                 if key in self.services and self.services[key].uid == uid:
                     self.delete_shadow()
@@ -142,7 +145,7 @@ class Cluster:
         new = [EndpointSlice(f"{key}-{self._next()}", key, "IPv4", each, wanted[each], BY_SELECTOR) for each in makes]
         writes = [each for each in (*new, *changes) if self.slices.get(each.key) != each]
         for each in writes[:changes_max]:
-            self.slices[each.key] = each
+            self._write(each)
             self.owner.setdefault(each.key, self.services[key].uid)
         for each in gone[: max(0, changes_max - len(writes))]:
             del self.slices[each.key]
@@ -235,6 +238,22 @@ class Cluster:
         known = self.services.get(service.key)
         if known is None or known.version != service.version:
             raise ConflictError
+
+    def _slice(self, key: str, version: str) -> EndpointSlice:
+        known = self.slices.get(key)
+        if known is None or known.version != version:
+            raise ConflictError
+        return known
+
+    def _write(self, new: EndpointSlice) -> None:
+        self.slices[new.key] = replace(new, version=self._next(), written_s=self.now)
+
+    def _delete_slice(self, key: str, version: str) -> None:
+        known = self.slices.get(key)
+        if known is not None and known.managed_by == BY_SELECTOR:
+            self._slice(key, version)
+            assert self.now - known.written_s >= SETTLE_S, "its writer may wait for it for ever"
+        self.slices.pop(key, None)
 
     def _next(self) -> str:
         self.changes += 1

@@ -17,6 +17,7 @@ from controller.takeover.actions import (
     DeleteSlice,
     EditPorts,
     EditService,
+    EmptySlice,
     MakeService,
     PutShadow,
     PutSlice,
@@ -225,16 +226,23 @@ def test_a_service_that_is_made_belongs_to_its_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("action", "path", "uid"),
+    ("action", "path", "uid", "version"),
     [
-        (DeleteEndpoints(KEY), "/api/v1/namespaces/ns/endpoints/php", None),
-        (DeleteSlice("ns/x"), "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices/x", None),
-        (DeleteShadow("ns/x", "u"), "/api/v1/namespaces/ns/services/x", "u"),
+        (DeleteEndpoints(KEY), "/api/v1/namespaces/ns/endpoints/php", "", ""),
+        (DeleteSlice("ns/x"), "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices/x", "", ""),
+        (DeleteSlice("ns/x", "9"), "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices/x", "", "9"),
+        (DeleteShadow("ns/x", "u"), "/api/v1/namespaces/ns/services/x", "u", ""),
     ],
 )
-def test_what_is_deleted(action: Action, path: str, uid: str | None) -> None:
+def test_what_is_deleted(action: Action, path: str, uid: str, version: str) -> None:
     request = request_of(action)
-    assert (request.method, request.path, request.uid) == ("DELETE", path, uid)
+    assert (request.method, request.path, request.uid, request.version) == ("DELETE", path, uid, version)
+
+
+def test_a_slice_of_somebody_else_keeps_all_but_its_endpoints() -> None:
+    request = request_of(EmptySlice("ns/x", "7"))
+    assert (request.method, request.path) == ("PATCH", "/apis/discovery.k8s.io/v1/namespaces/ns/endpointslices/x")
+    assert request.body == [TEST, {"op": "replace", "path": "/endpoints", "value": []}]
 
 
 @pytest.mark.parametrize(
@@ -246,6 +254,7 @@ def test_what_is_deleted(action: Action, path: str, uid: str | None) -> None:
         EditService(SERVICE),
         EditPorts(SERVICE, ()),
         DeleteEndpoints(KEY),
+        EmptySlice(KEY, "7"),
         DeleteSlice(KEY),
         DeleteShadow(KEY, "u"),
     ],

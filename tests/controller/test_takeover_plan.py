@@ -14,6 +14,7 @@ from controller.takeover.actions import (
     DeleteSlice,
     EditPorts,
     EditService,
+    EmptySlice,
     MakeService,
     PutShadow,
     PutSlice,
@@ -117,14 +118,24 @@ def test_then_what_kubernetes_left_goes_endpoints_first() -> None:
     assert next_step(seen).actions == (DeleteEndpoints(KEY), DeleteSlice(OF_SERVICE.key), DeleteSlice(mirrored.key))
 
 
-def test_a_slice_that_kubernetes_has_just_written_is_left_until_its_writer_knows_of_it() -> None:
+def test_a_slice_that_kubernetes_has_just_written_is_only_emptied_until_its_writer_knows_of_it() -> None:
     """Else its controller waits for it for ever, and writes no more slices of that Service."""
-    fresh = replace(OF_SERVICE, created_s=NOW - 1.0)
-    seen = replace(CUT, slices=tuple(fresh if each == OF_SERVICE else each for each in CUT.slices))
+    fresh = replace(OF_SERVICE, version="41", written_s=NOW - 1.0)
+    step = next_step(replace(CUT, slices=(fresh, *CUT.ours)))
+    assert step.actions == (DeleteEndpoints(KEY), EmptySlice(OF_SERVICE.key, "41"))
+    assert condition(step).reason == "InProgress"
+
+    seen = replace(TAKEN, slices=(replace(fresh, version="42", endpoints=(), written_s=NOW), *CUT.ours))
     step = next_step(seen)
-    assert DeleteSlice(OF_SERVICE.key) not in step.actions
-    assert (condition(step).reason, step.wake_at) == ("InProgress", NOW - 1.0 + SETTLE_S)
-    assert DeleteSlice(OF_SERVICE.key) in plan(seen, {"ns/model": EXPOSURE}, Contest(), NOW + SETTLE_S).actions
+    assert (step.actions, condition(step).reason, step.wake_at) == ((), "InProgress", NOW + SETTLE_S)
+    later = plan(seen, {"ns/model": EXPOSURE}, Contest(), NOW + SETTLE_S)
+    assert later.actions == (DeleteSlice(OF_SERVICE.key, "42"),)
+
+
+def test_a_copy_of_the_endpoints_goes_at_once() -> None:
+    """Its controller forgets what it waits for when the Endpoints go."""
+    copied = replace(slice_of(KEY, "mirrored", "10.0.0.1", manager=MIRRORED), written_s=NOW)
+    assert next_step(replace(TAKEN, slices=(copied, *TAKEN.slices))).actions == (DeleteSlice(copied.key),)
 
 
 def test_then_there_is_nothing_to_do() -> None:

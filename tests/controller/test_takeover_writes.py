@@ -26,19 +26,18 @@ class Writer:
         self.cluster.sync_all()
         self.requests: list[Request] = []
         self._contest = Contest()
-        self._now = 0.0
 
     def bring_about(self, wanted: Mapping[str, Exposure]) -> None:
         """Plans and does until nothing is left to do, with an hour between."""
         for _ in range(ROUNDS):
-            self._now += 3_600.0
-            step = plan(self.cluster.seen(), wanted, self._contest, self._now)
+            self.cluster.now += 3_600.0
+            step = plan(self.cluster.seen(), wanted, self._contest, self.cluster.now)
             self._contest = step.contest
             for action in step.actions:
                 self.requests.append(request_of(action))
                 self.cluster.do(action)
             self.cluster.sync_all()
-        assert not plan(self.cluster.seen(), wanted, self._contest, self._now).actions
+        assert not plan(self.cluster.seen(), wanted, self._contest, self.cluster.now).actions
 
 
 def a_life() -> list[Request]:

@@ -52,6 +52,7 @@ async def test_each_way_to_write_has_its_content_type_and_our_field_manager(api:
     await cluster.apply("/a", {"x": 2})
     await cluster.apply("/a", {"x": 3}, manager="other", force=False)
     await cluster.delete("/a", uid="u-1")
+    await cluster.delete("/a", version="7")
 
     assert api.requests == [
         ("POST", "/a?fieldManager=spillway", {"x": 1}),
@@ -60,8 +61,9 @@ async def test_each_way_to_write_has_its_content_type_and_our_field_manager(api:
         ("PATCH", "/a?fieldManager=spillway&force=true", {"x": 2}),
         ("PATCH", "/a?fieldManager=other&force=false", {"x": 3}),
         ("DELETE", "/a", {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": "u-1"}}),
+        ("DELETE", "/a", {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"resourceVersion": "7"}}),
     ]
-    kinds = ["json", "merge-patch+json", "json-patch+json", "apply-patch+yaml", "apply-patch+yaml", "json"]
+    kinds = ["json", "merge-patch+json", "json-patch+json", "apply-patch+yaml", "apply-patch+yaml", "json", "json"]
     assert [headers["Content-Type"] for headers in api.headers] == [f"application/{kind}" for kind in kinds]
 
 

@@ -66,11 +66,18 @@ def test_what_a_condition_leaves_out_means_what_kubernetes_says(
     assert decoded.endpoints == (SliceEndpoint(("10.0.0.1",), ready=ready, serving=serving),)
 
 
-def test_a_slice_tells_when_it_was_made() -> None:
+def test_a_slice_tells_when_it_was_written_last() -> None:
     obj = {"addressType": "IPv4", "endpoints": [], "ports": []}
-    labels = {"kubernetes.io/service-name": "llama"}
-    assert decode.endpoint_slice(body(obj, labels=labels, creationTimestamp="1970-01-01T01:00:00Z")).created_s == 3_600
-    assert decode.endpoint_slice(body(obj, labels=labels)).created_s == 0
+    made = {"labels": LABELS, "creationTimestamp": "1970-01-01T01:00:00Z"}
+    writes = [{"manager": "a", "time": "1970-01-01T03:00:00Z"}, {"manager": "b", "time": "1970-01-01T02:00:00Z"}, {}]
+    assert decode.endpoint_slice(body(obj, labels=LABELS)).written_s == 0
+    assert decode.endpoint_slice(body(obj, **made)).written_s == 3_600
+    assert decode.endpoint_slice(body(obj, **made, managedFields=writes)).written_s == 10_800
+
+
+def test_a_slice_tells_its_version() -> None:
+    obj = {"addressType": "IPv4", "endpoints": [], "ports": []}
+    assert decode.endpoint_slice(body(obj, labels=LABELS, resourceVersion="77")).version == "77"
 
 
 @pytest.mark.parametrize("absent", [{}, {"endpoints": None, "ports": None}, {"endpoints": [], "ports": []}])

@@ -141,9 +141,12 @@ class Cluster:
         kind = "application/apply-patch+yaml"
         return _decoded(await self.request("PATCH", path, query=query, body=body, content_type=kind))
 
-    async def delete(self, path: str, *, uid: str | None = None) -> None:
-        """It is well if there is none. With `uid` only that very object; another of its name raises 'Conflict'."""
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}} if uid else None
+    async def delete(self, path: str, *, uid: str = "", version: str = "") -> None:
+        """It is well if there is none. With `uid` only that very object, with `version` only as it was then; else it
+        raises 'Conflict'.
+        """
+        conditions = {name: value for name, value in (("uid", uid), ("resourceVersion", version)) if value}
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": conditions} if conditions else None
         try:
             await self.request("DELETE", path, body=options)
         except ApiError as error:

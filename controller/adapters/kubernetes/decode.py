@@ -44,7 +44,18 @@ class _Metadata(_Struct):
     name: str
     namespace: str = ""
     labels: dict[str, str] | None = None
+
+
+class _Written(_Struct):
+    """By one field manager."""
+
+    time: datetime | None = None
+
+
+class _SliceMetadata(_Metadata):
+    resource_version: str = ""
     creation_timestamp: datetime | None = None
+    managed_fields: list[_Written] | None = None
 
 
 class _Conditions(_Struct):
@@ -74,7 +85,7 @@ class _Port(_Struct):
 
 
 class _EndpointSlice(_Struct):
-    metadata: _Metadata
+    metadata: _SliceMetadata
     address_type: str
     endpoints: list[_Endpoint] | None = None
     ports: list[_Port] | None = None
@@ -134,8 +145,14 @@ def endpoint_slice(body: bytes) -> EndpointSlice:
         tuple(_slice_port(each) for each in raw.ports or () if each.port is not None),
         tuple(map(_slice_endpoint, raw.endpoints or ())),
         intern(labels.get(MANAGED_BY_LABEL, "")),
-        created.timestamp() if (created := raw.metadata.creation_timestamp) else 0.0,
+        raw.metadata.resource_version,
+        _written_s(raw.metadata),
     )
+
+
+def _written_s(raw: _SliceMetadata) -> float:
+    times = (raw.creation_timestamp, *(each.time for each in raw.managed_fields or ()))
+    return max((time.timestamp() for time in times if time), default=0.0)
 
 
 def _slice_port(raw: _Port) -> SlicePort:

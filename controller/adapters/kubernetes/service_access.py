@@ -59,7 +59,7 @@ async def carry_out(cluster: Cluster, action: Action) -> None:
         case "APPLY":
             await cluster.apply(request.path, request.body)
         case _:
-            await cluster.delete(request.path, uid=request.uid)
+            await cluster.delete(request.path, uid=request.uid, version=request.version)
 
 
 async def hold_model(cluster: Cluster, key: str, *, hold: bool) -> None:
