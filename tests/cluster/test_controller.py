@@ -74,7 +74,7 @@ async def test_a_model_is_taken_over_said_to_be_ready_and_given_back(operator: O
     assert "annotations" not in service["metadata"]
 
 
-async def test_an_overflow_is_seen_in_the_columns_the_conditions_and_the_events(
+async def test_defect_22_an_overflow_is_seen_in_the_columns_the_conditions_and_the_events(
     operator: Operator, remote: Backend
 ) -> None:
     operator.serve_model(behavior={"mode": "Off"}, remoteBackend={"host": f"127.0.0.1:{remote.port}"})

@@ -161,7 +161,7 @@ def account(control_plane: ControlPlane, place: Place, *arguments: str) -> Accou
     return Account(control_plane.api, place.own)
 
 
-def test_every_right_is_written_down_once_and_needed() -> None:
+def test_defect_20_every_right_is_written_down_once_and_needed() -> None:
     granted = yaml.safe_load((CHART / "files/rbac.yaml").read_text())
     assert granted.keys() == NEEDED.keys()
     for scope, rules in granted.items():

@@ -284,7 +284,7 @@ async def test_what_a_controller_of_other_namespaces_took_over_is_left_to_it(sta
 
 
 @pytest.mark.parametrize("gone", ["service", "nothing"])
-async def test_a_model_of_beamlit_that_is_deleted_does_not_get_stuck(stage: Stage, gone: str) -> None:
+async def test_defect_15_a_model_of_beamlit_that_is_deleted_does_not_get_stuck(stage: Stage, gone: str) -> None:
     stage.plane.api.merge(stage.model_path(), {"metadata": {"finalizers": [FINALIZER]}})
     if gone == "service":
         stage.plane.api.delete(stage.path("services", "php"))

@@ -46,7 +46,7 @@ def theirs(**config: Any) -> ClusterWorld:
     return found.give(service(namespace="team"), endpoint_slice("10.9.9.9", namespace="team"))
 
 
-def test_a_service_of_another_namespace_yields_neither_host_nor_endpoint_nor_exposure() -> None:
+def test_defect_19_a_service_of_another_namespace_yields_neither_host_nor_endpoint_nor_exposure() -> None:
     found = theirs().give(refers("serviceRef"), workload()).accept("a")
     assert found.routes[KEY].hosts == ("llama",), "the model's own name"
     assert addresses(found) == []
