@@ -133,6 +133,8 @@ class Takeover:
         self._said[model] = exposure
         if exposure is not None:
             self._tie(exposure.service, [model])
+            if (told := self._told.get(model)) and told.reason == RELEASED:
+                del self._told[model]  # not true for long, and to be said again then
         self._look_at_all_of(model)
 
     # What there is
@@ -196,7 +198,8 @@ class Takeover:
         site = self._sites[key]
         for model in models:
             site.models.discard(model)
-            self._lingers_until_s[model] = site.left_at_s + self._linger_s
+            until_s = site.left_at_s + self._linger_s
+            self._lingers_until_s[model] = max(until_s, self._lingers_until_s.get(model, until_s))
             self._sites_of[model].discard(key)
             if not self._sites_of[model]:
                 del self._sites_of[model]

@@ -1,0 +1,138 @@
+"""Taking Services over, and letting models go: what is remembered between one look and the next. What is done to a
+Service has its tests in tests/controller/test_takeover_*.py and tests/cluster/test_takeover.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from controller.adapters.kubernetes.client import Cluster
+from controller.adapters.kubernetes.takeover import Takeover
+from controller.events import RELEASED, Event, Exposed, Exposure
+from controller.objects import MANAGED_BY_LABEL, MANAGER, SERVICE_LABEL
+from controller.takeover.world import MANAGED_BY, MODEL_ANNOTATION, SHADOW_LABEL
+from tests.kubernetes.fake_api import FakeApi, status
+from tests.kubernetes.tasks import running, until
+
+Json = dict[str, Any]
+
+MODEL, WITNESS = "shop/m", "shop/witness"
+SERVICES = "/api/v1/namespaces/shop/services/"
+SLICES = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices"
+
+
+def exposure(service: str) -> Exposure:
+    return Exposure(f"shop/{service}", 80, 20_000, ())
+
+
+class Remains:
+    """An API server with what a Service `gone` left behind: a slice of ours, and its shadow."""
+
+    def __init__(self, api: FakeApi) -> None:
+        self.slices: dict[str, Json] = {
+            f"{SLICES}/gone-1": {
+                "metadata": {
+                    "name": "gone-1",
+                    "namespace": "shop",
+                    "labels": {SERVICE_LABEL: "gone", MANAGED_BY_LABEL: MANAGER},
+                },
+                "addressType": "IPv4",
+            }
+        }
+        self.services: dict[str, Json] = {
+            f"{SERVICES}gone-spillway-pods": {
+                "metadata": {
+                    "name": "gone-spillway-pods",
+                    "namespace": "shop",
+                    "uid": "u",
+                    "resourceVersion": "1",
+                    "creationTimestamp": "2026-11-21T20:38:24Z",
+                    "labels": {MANAGED_BY: MANAGER, SHADOW_LABEL: "gone"},
+                    "annotations": {MODEL_ANNOTATION: MODEL},
+                },
+                "spec": {"clusterIP": "None"},
+            }
+        }
+        api.answer = self.answer
+
+    def answer(self, request: web.Request) -> web.Response:
+        if request.method == "DELETE":
+            self.slices.pop(request.path, None)
+            self.services.pop(request.path, None)
+            return web.json_response({})
+        if request.path == SLICES:
+            of = request.query["labelSelector"]
+            items = [each for each in self.slices.values() if each["metadata"]["labels"][SERVICE_LABEL] in of]
+            return web.json_response({"items": items})
+        found = self.services.get(request.path)
+        return web.json_response(found) if found else status(404, "NotFound")
+
+
+class Told:
+    """What was said of models."""
+
+    def __init__(self) -> None:
+        self.all: list[Exposed] = []
+
+    def hear(self, event: Event) -> None:
+        assert isinstance(event, Exposed)
+        self.all.append(event)
+
+    def of(self, model: str) -> list[str]:
+        return [each.reason for each in self.all if each.key == model]
+
+
+@pytest.fixture
+def remains(api: FakeApi) -> Remains:
+    return Remains(api)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def taking_over(remains: Remains, cluster: Cluster, told: Told) -> Callable[[float], Takeover]:
+    """A controller that leads, and sees what `Remains`."""
+
+    def lead(linger_s: float) -> Takeover:
+        takeover = Takeover(cluster, told.hear, linger_s=linger_s)
+        for service in remains.services.values():
+            takeover.see_service(service)
+        takeover.resume()
+        return takeover
+
+    return lead
+
+
+async def test_a_model_is_not_let_go_early_because_it_had_nothing_at_another_service(
+    taking_over: Callable[[float], Takeover], remains: Remains, told: Told
+) -> None:
+    takeover = taking_over(3_600.0)
+    async with running(takeover.run()):
+        takeover.expose(MODEL, exposure("another"))
+        await until(lambda: not remains.slices and not remains.services)
+        takeover.expose(WITNESS, exposure("third"))
+        await until(lambda: told.of(WITNESS) == ["ServiceNotFound"])
+        takeover.expose(MODEL, None)
+        takeover.expose(WITNESS, None)
+        await until(lambda: told.of(WITNESS)[-1] == RELEASED)
+    assert RELEASED not in told.of(MODEL)
+
+
+async def test_that_nothing_is_left_is_said_again_to_an_engine_that_wanted_something_for_a_moment(
+    taking_over: Callable[[float], Takeover], told: Told
+) -> None:
+    takeover = taking_over(0.0)
+    takeover.see_model({"metadata": {"name": "witness", "namespace": "shop"}})
+    async with running(takeover.run()):
+        takeover.expose(WITNESS, None)
+        await until(lambda: told.of(WITNESS) == [RELEASED])
+        takeover.expose(WITNESS, exposure("another"))
+        takeover.expose(WITNESS, None)
+        await until(lambda: told.of(WITNESS) == [RELEASED, RELEASED])
