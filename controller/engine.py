@@ -144,9 +144,12 @@ class Engine:
                     self._models.undecided |= self.vault.users(name)
             case events.TokenFailed(name=name, reason=reason):
                 if self.vault.failed(name, reason):
-                    for key in sorted(self.vault.users(name)):
-                        self._models.announce(key, "TokenUnavailable", f"No token for {name}: {reason}.", warning=True)
-                    self._models.undecided |= self.vault.users(name)
+                    users = self.vault.users(name)
+                    for record in self._models.of(users):
+                        remotes = ", ".join(t.remote.spec.name for t in record.targets if t.credential == name)
+                        words = f"{remotes}: no token could be had: {reason.rstrip('. ')}."
+                        self._models.announce(record.key, "TokenUnavailable", words, warning=True)
+                    self._models.undecided |= users
 
     def _take_word_of_the_cluster(
         self, event: events.GatewaysSeen | events.Exposed | events.Elected | events.Decided, now: float

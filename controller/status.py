@@ -119,7 +119,7 @@ def details(record: Record, refused: Refused | None, gateways: Iterable[str], no
         message = "All ports that the gateway has for models are taken; the settings can give it more (gateway.ports)."
         found["ServiceTakenOver"] = "False", "NoFreePort", message
     elif exposed := record.exposed:
-        found["ServiceTakenOver"] = exposed.status, exposed.reason, exposed.message
+        found["ServiceTakenOver"] = exposed.status, exposed.reason, _listed([exposed.message])
     generation = record.wanted.metadata.generation
     return [Condition(type_, *rest, generation) for type_, rest in found.items()]
 

@@ -273,6 +273,16 @@ def test_an_expired_token_takes_the_share_back_and_a_new_one_restores_it() -> No
     assert found.share() == PPM // 2
 
 
+def test_a_token_that_cannot_be_had_is_told_once_with_the_remote_that_needs_it() -> None:
+    found = with_oauth()
+    (name,) = found.clients
+    refused = TokenFailed(name, "the issuer refuses: invalid_client: No such client.")
+    found.give(refused).give(refused)
+    told = [(each.reason, each.message, each.warning) for each in found.said if each.reason == "TokenUnavailable"]
+    words = "remote: no token could be had: the issuer refuses: invalid_client: No such client."
+    assert told == [("TokenUnavailable", words, True)]
+
+
 def test_a_new_token_moves_no_traffic() -> None:
     found = with_oauth(behavior={"percentage": 50})
     name = deliver(found)

@@ -330,5 +330,7 @@ class Takeover:
     def _complain(self, job: _Job, error: ApiError) -> None:
         log.warning("%s: %s", job.key, error, extra={"reason": error.reason})
         site = self._sites.get(job.key, _Site())
+        what = f"{'ModelDeployment' if job.is_model else 'Service'} {job.key}"
+        words = f"{what} cannot be changed now: {error.message or error.reason}"
         for model in [job.key] if job.is_model else site.models:
-            self._tell(model, "False", error.reason, f"The API server: {error.message or error.reason}")
+            self._tell(model, "False", error.reason, words)
