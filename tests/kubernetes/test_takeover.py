@@ -101,7 +101,7 @@ def taking_over(remains: Remains, cluster: Cluster, told: Told) -> Callable[[flo
     """A controller that leads, and sees what `Remains`."""
 
     def lead(linger_s: float) -> Takeover:
-        takeover = Takeover(cluster, told.hear, linger_s=linger_s)
+        takeover = Takeover(cluster, told.hear, serves=lambda namespace: namespace == "shop", linger_s=linger_s)
         for service in remains.services.values():
             takeover.see_service(service)
         takeover.resume()
@@ -136,3 +136,35 @@ async def test_that_nothing_is_left_is_said_again_to_an_engine_that_wanted_somet
         takeover.expose(WITNESS, exposure("another"))
         takeover.expose(WITNESS, None)
         await until(lambda: told.of(WITNESS) == [RELEASED, RELEASED])
+
+
+async def test_who_leads_anew_does_not_act_on_what_was_said_while_it_might_not(
+    taking_over: Callable[[float], Takeover], told: Told
+) -> None:
+    """An engine whose API server is away goes on deciding. When it says everything once more, that may be long past."""
+    takeover = taking_over(0.0)
+    takeover.see_model({"metadata": {"name": "m", "namespace": "shop"}})
+    async with running(takeover.run()):
+        takeover.pause()
+        takeover.expose(MODEL, exposure("another"))
+        takeover.resume()
+        takeover.expose(WITNESS, exposure("third"))
+        await until(lambda: told.of(WITNESS) == ["ServiceNotFound"])
+    assert told.of(MODEL) == []
+
+
+async def test_a_service_that_another_controller_gave_back_may_be_ours(
+    taking_over: Callable[[float], Takeover], remains: Remains, told: Told
+) -> None:
+    (shadow,) = remains.services.values()
+    shadow["metadata"]["annotations"][MODEL_ANNOTATION] = "elsewhere/m"
+    takeover = taking_over(0.0)
+    async with running(takeover.run()):
+        takeover.expose(MODEL, exposure("gone"))
+        takeover.expose(WITNESS, exposure("third"))
+        await until(lambda: told.of(WITNESS) == ["ServiceNotFound"])
+        assert told.of(MODEL) == []
+        remains.services.clear()
+        remains.slices.clear()
+        takeover.lose_service("shop/gone-spillway-pods")
+        await until(lambda: told.of(MODEL) == ["ServiceNotFound"])

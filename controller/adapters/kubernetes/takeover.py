@@ -129,7 +129,9 @@ class Takeover:
         self._queue.clear()
 
     def expose(self, model: str, exposure: Exposure | None) -> None:
-        """What an Expose effect says."""
+        """What an Expose effect says. Paused, it forgets that, since everything will be said once more."""
+        if not self._leads:
+            return
         self._said[model] = exposure
         if exposure is not None:
             self._tie(exposure.service, [model])
@@ -205,11 +207,13 @@ class Takeover:
                 del self._sites_of[model]
             self._queue.add(_Job(model, is_model=True))
 
-    def _wanted(self, key: str) -> dict[str, Exposure] | None:
+    def _wanted(self, key: str, seen: World) -> dict[str, Exposure] | None:
         """What is wanted of a Service, by model; None while that is not known."""
+        if not all(self._serves(model.partition("/")[0]) for model in models_of(seen.service, seen.shadow)):
+            return None
         wanted = {}
         for model in sorted(self._sites[key].models):
-            if not self._serves(model.partition("/")[0]) or self._is_open(model):
+            if self._is_open(model):
                 return None
             known, exposure = self._models.get(model), self._said.get(model)
             if exposure is not None and exposure.service == key and not (known and known.is_leaving):
@@ -245,7 +249,7 @@ class Takeover:
             seen = await read_world(self._cluster, key) if asks else self._watched.world(key)
             if not self._leads or key not in self._sites:
                 return
-            if (wanted := self._wanted(key)) is None:
+            if (wanted := self._wanted(key, seen)) is None:
                 if self._clock() < self._open_until_s:
                     self._look_later(_Job(key), self._open_until_s)
                 return
