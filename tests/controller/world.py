@@ -83,7 +83,8 @@ class World:
                     del self.clients[name]
                 case events.Save(states=states):
                     self.saved |= states
-                case events.Announce():
+                case events.Announce(reason=reason, message=message):
+                    assert reason == "ProxyRejected" or is_prose(message), message  # those are Envoy's words
                     self.said.append(effect)
                 case events.Expose():
                     self.exposed[effect.key] = effect.exposure
