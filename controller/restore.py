@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -32,7 +33,7 @@ from controller.takeover.world import World, models_of, view_of
 HOLDER = "spillway-restore"
 STAND_BACK_S = 60
 WORKING_S = 600
-"""How long controllers stand back if this is killed."""
+"""How long controllers stand back if this is killed. They do so anew while it works."""
 WITHIN_S = 60.0
 """For one Service; Kubernetes has to write its EndpointSlices meanwhile."""
 AT_ONCE = 8
@@ -79,13 +80,10 @@ async def _restore(cluster: Cluster, options: RestoreOptions, say: Callable[[str
     own = options.namespace or cluster.namespace
     where, election = where_of(options.settings, own), options.settings.leader_election
     places = [options.namespace] if options.namespace else await _places(cluster, election.name)
-    for place in places:
-        await _stand_back(cluster, place, election, WORKING_S, say)
-    failures = [each for each in await _restore_services(cluster, where, say) if each.problem]
-    unfinished = {model for each in failures for model in each.models}
-    are_free = await _let_models_go(cluster, where.namespaces, unfinished, say)
-    for place in places:
-        await _stand_back(cluster, place, election, STAND_BACK_S, say)
+    async with _standing_back(cluster, places, election, say):
+        failures = [each for each in await _restore_services(cluster, where, say) if each.problem]
+        unfinished = {model for each in failures for model in each.models}
+        are_free = await _let_models_go(cluster, where.namespaces, unfinished, say)
     return are_free and not failures
 
 
@@ -99,6 +97,31 @@ async def _places(cluster: Cluster, election: str) -> list[str]:
             raise
         return [cluster.namespace]
     return sorted(lease["metadata"]["namespace"] for lease in leases["items"]) or [cluster.namespace]
+
+
+@asynccontextmanager
+async def _standing_back(
+    cluster: Cluster, places: Sequence[str], election: LeaderElection, say: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Controllers do nothing as long as this lasts, and for `STAND_BACK_S` after it has gone well."""
+
+    async def hold(seconds: int) -> None:
+        for place in places:
+            await _stand_back(cluster, place, election, seconds, say)
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(WORKING_S / 3)
+            await hold(WORKING_S)
+
+    await hold(WORKING_S)
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.wait([renewing])
+    await hold(STAND_BACK_S)
 
 
 async def _stand_back(
