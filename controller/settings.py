@@ -281,11 +281,11 @@ def _with_our_names(raw: Mapping[str, object]) -> dict[str, object]:
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    """BEAMLIT_TOKEN is base64 of 'id:secret'."""
+    """BEAMLIT_TOKEN is base64 of 'id:secret', with line breaks if the command base64 made it."""
     found: dict[str, object] = {}
     if url := environ.get("BEAMLIT_BASE_URL"):
         found["beamlitBaseUrl"] = url
-    if token := environ.get("BEAMLIT_TOKEN"):
+    if token := "".join(environ.get("BEAMLIT_TOKEN", "").split()):
         try:
             decoded = base64.b64decode(token, validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):

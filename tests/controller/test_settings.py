@@ -138,6 +138,14 @@ def test_the_predecessors_environment_is_read_and_its_token_never_shown() -> Non
     assert token not in repr(found)
 
 
+def test_a_long_token_has_line_breaks_as_the_command_base64_makes_them() -> None:
+    wrapped = base64.encodebytes(b"id:" + b"s3cret" * 20).decode()
+    assert wrapped.count("\n") > 1
+    token = settings(BEAMLIT_TOKEN=wrapped).beamlit_token
+    assert token is not None
+    assert token.get_secret_value() == wrapped.replace("\n", "")
+
+
 def test_a_token_that_is_no_base64_of_id_and_secret_is_said_without_it() -> None:
     with pytest.raises(SettingsError, match="base64 of id:secret") as error:
         settings(BEAMLIT_TOKEN="n0t-base64")
