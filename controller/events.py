@@ -128,7 +128,9 @@ class Elected:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What the leader has saved about a model (as in `Save`). Ignored by the one who leads."""
+    """What the leader has saved about a model (as in `Save`); empty if somebody took that away. Ignored by the one who
+    leads.
+    """
 
     key: str
     saved: Mapping[str, object]

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.source import Source, Where
-from controller.events import Applied, Event, Kind, Removed
+from controller.events import Applied, Decided, Event, Kind, Removed
 from controller.objects import SERVICE_LABEL, EndpointSlice
 from tests.kubernetes.fake_api import FakeApi, status
 from tests.kubernetes.tasks import running, until
@@ -45,3 +45,27 @@ async def test_a_slice_that_is_taken_from_its_service_is_gone(api: FakeApi, clus
         await until(lambda: len(told) > 1)
 
     assert told[1:] == [Removed(Kind.ENDPOINT_SLICE, "shop/php-x")]
+
+
+async def test_a_decision_that_somebody_takes_out_of_a_status_is_missed(api: FakeApi, cluster: Cluster) -> None:
+    """Else who leads would not write it again, and the next leader would not know it."""
+    api.answer = lambda request: None if request.path.endswith("/modeldeployments") else status(403, "Forbidden")
+    told: list[Event] = []
+    source = Source(cluster, Where(("shop",), frozenset(), ("shop", "gateway")), told.append, Nobody())
+
+    def model(version: int, **fields: Any) -> dict[str, Any]:
+        metadata = {"name": "m", "namespace": "shop", "uid": "u", "generation": 1, "resourceVersion": str(version)}
+        return {"metadata": metadata, **fields}
+
+    def decided() -> list[Event]:
+        return [event for event in told if isinstance(event, Decided)]
+
+    async with running(source.run()):
+        await until(lambda: api.watches)
+        api.send("ADDED", model(201))
+        api.send("MODIFIED", model(202, status={"decision": {"gateway_port": 20_000}}))
+        api.send("MODIFIED", model(203, status={"decision": {"gateway_port": 20_000}, "state": "Standby"}))
+        api.send("MODIFIED", model(204, status={"state": "Standby"}))
+        await until(lambda: len(decided()) == 2)
+
+    assert decided() == [Decided("shop/m", {"gateway_port": 20_000}), Decided("shop/m", {})]

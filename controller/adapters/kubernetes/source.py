@@ -181,8 +181,8 @@ class Source:
                     self.emit(events.Applied(model))
                 case Invalid(problems=problems):
                     self.emit(events.Refused(Kind.MODEL_DEPLOYMENT, key, problems))
-        saved = saved_of(status)
-        if saved is not None and (last is None or saved_of(last.status) != saved):
+        saved = saved_of(status) or {}
+        if saved != ((saved_of(last.status) or {}) if last else {}):
             self.emit(events.Decided(key, saved))
 
     def _lose_model(self, key: str) -> None:
