@@ -54,9 +54,10 @@ class _File:
 
 
 class ManifestDirectory:
-    """The objects below `path`. `problems`: all that is wrong there now, warnings too.
+    """The objects below `path`. `problems`: all that is wrong there now, warnings too, logged when it is new.
 
-    `lines`: faultless objects too know the line of each field. That takes several times the memory of the objects.
+    `lines`: for who looks once and tells all problems: faultless objects too know the line of each field, which takes
+    several times the memory of the objects, and nothing is logged.
     `last_good`: what a file held before this start counts where it is bad now.
     """
 
@@ -206,7 +207,9 @@ class ManifestDirectory:
 
     def _report(self, objects: dict[Identity, Manifest]) -> None:
         problems = tuple(self._find_problems(objects))
-        known = frozenset(self.problems)
+        known, self.problems, self._reported = frozenset(self.problems), problems, problems
+        if self._lines:
+            return
         for problem in problems:
             if problem not in known:
                 extra = {
@@ -215,7 +218,6 @@ class ManifestDirectory:
                     "field": problem.field,
                 }
                 log.warning(problem.reason, extra=extra)
-        self.problems = self._reported = problems
         for skipped in self._skipped():
             if not skipped.quiet and skipped.what not in self._noted:
                 self._noted.add(skipped.what)

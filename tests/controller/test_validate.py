@@ -359,7 +359,10 @@ def test_a_line_is_printed_for_each_problem_and_only_problems_fail(
     assert render(problems) == (text, status)
 
 
-def test_the_command_prints_and_exits_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_exits_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(model(behavior={"percentage": 101})))
     assert main(["validate", str(tmp_path)]) == 1
     assert "spec.offloadingConfig.behavior.percentage: must be at most 100, not 101" in capsys.readouterr().out
+    assert caplog.records == [], "what is printed is not logged as well"
