@@ -191,7 +191,7 @@ def _settings(file: Path | None) -> Settings:
     try:
         text = file.read_text() if file else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: {error}") from None
+        raise SettingsError(f"{file}: {_words_of(error)}") from None
     loaded = load(str(file or ""), text, os.environ)
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -220,7 +220,8 @@ def _status(options: argparse.Namespace) -> int:
         with urllib.request.urlopen(f"http://{options.admin}/status", timeout=5) as response:
             status = json.load(response)
     except (urllib.error.URLError, OSError, ValueError) as error:
-        return _fail(f"no controller answers at {options.admin}: {error}; its address is printed at start, see --admin")
+        words = _words_of(error)
+        return _fail(f"no controller answers at {options.admin}: {words}; its address is printed at start, see --admin")
     if options.output == "json":
         print(json.dumps(status, indent=2))
     else:
@@ -242,6 +243,12 @@ def _demo(options: argparse.Namespace) -> int:
     except ImportError as error:
         return _fail(f"the demo needs more packages ({error.name}): install Spillway with its extra 'demo'")
     return run_demo(options)
+
+
+def _words_of(error: Exception) -> object:
+    """The system's own words, if there are any."""
+    cause = getattr(error, "reason", error)
+    return getattr(cause, "strerror", None) or cause
 
 
 def _fail(message: str, status: int = 1) -> int:

@@ -101,7 +101,12 @@ def test_a_missing_directory_is_a_clear_error(tmp_path: Path, capsys: pytest.Cap
 def test_a_missing_config_file_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "config.yaml")
     assert main(["validate", str(tmp_path), "--config", missing]) == 1
-    assert missing in capsys.readouterr().err
+    assert f"spillway: {missing}: No such file or directory\n" in capsys.readouterr().err
+
+
+def test_a_controller_that_does_not_answer_is_a_clear_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--admin", "127.0.0.1:1"]) == 1
+    assert "no controller answers at 127.0.0.1:1: Connection refused; its address" in capsys.readouterr().err
 
 
 def test_a_wrong_call_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
