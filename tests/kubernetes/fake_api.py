@@ -16,6 +16,9 @@ from controller.adapters.kubernetes.client import Cluster
 
 Object = dict[str, Any]
 
+TOO_DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
+"""JSON that only a parser without recursion would read."""
+
 
 class FakeApi:
     """`requests`: method and path with query of all that came. `answer`: in place of what would be answered."""

@@ -14,7 +14,7 @@ from controller import __version__
 from controller.adapters.kubernetes import client
 from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
 from controller.adapters.kubernetes.session import ConnectError
-from tests.kubernetes.fake_api import FakeApi, connected, kubeconfig, status
+from tests.kubernetes.fake_api import TOO_DEEP, FakeApi, connected, kubeconfig, status
 from tests.kubernetes.tasks import until
 
 
@@ -105,8 +105,9 @@ async def test_another_object_of_that_name_is_not_deleted(api: FakeApi, cluster:
         await cluster.delete("/a", uid="u-1")
 
 
-async def test_an_answer_that_is_no_object_is_an_error(api: FakeApi, cluster: Cluster) -> None:
-    api.answer = lambda request: web.Response(text="<html>hello")
+@pytest.mark.parametrize("text", ["<html>hello", TOO_DEEP], ids=["page", "too deep"])
+async def test_an_answer_that_is_no_object_is_an_error(api: FakeApi, cluster: Cluster, text: str) -> None:
+    api.answer = lambda request: web.Response(text=text)
 
     with pytest.raises(ApiError, match="no JSON object"):
         await cluster.get("/a")

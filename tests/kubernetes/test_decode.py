@@ -13,6 +13,7 @@ from controller.adapters.kubernetes.reflector import UnusableError
 from controller.events import Kind
 from controller.objects import EndpointSlice, GatewayPod, SliceEndpoint, SlicePort, Workload
 from controller.parsing import Problem
+from tests.kubernetes.fake_api import TOO_DEEP
 
 
 def body(obj: dict[str, Any], **metadata: Any) -> bytes:
@@ -78,6 +79,12 @@ def test_a_slice_tells_when_it_was_written_last() -> None:
 def test_a_slice_tells_its_version() -> None:
     obj = {"addressType": "IPv4", "endpoints": [], "ports": []}
     assert decode.endpoint_slice(body(obj, labels=LABELS, resourceVersion="77")).version == "77"
+
+
+def test_an_object_that_is_too_deep_is_unusable() -> None:
+    with pytest.raises(UnusableError, match="recursion"):
+        decode.plain(TOO_DEEP.encode())
+    assert decode.plain(b'{"spec": {}}') == {"spec": {}}
 
 
 @pytest.mark.parametrize("absent", [{}, {"endpoints": None, "ports": None}, {"endpoints": [], "ports": []}])

@@ -26,7 +26,7 @@ from controller.events import Applied, Event, Kind, Refused, Removed
 from controller.objects import Secret
 from controller.parsing import Problem
 from controller.refresh import Pace
-from tests.kubernetes.fake_api import FakeApi, status
+from tests.kubernetes.fake_api import TOO_DEEP, FakeApi, status
 from tests.kubernetes.tasks import running, until
 
 PATH = "/api/v1/configmaps"
@@ -189,6 +189,7 @@ async def test_an_object_that_cannot_be_used_is_told_and_the_others_go_on(api: F
         (lambda: status(404, "NotFound"), f"{PATH} is not served (is its CRD installed?): NotFound"),
         (lambda: status(500, "InternalError", "oh"), f"{PATH} cannot be read: oh"),
         (lambda: web.Response(text="[]"), f"{PATH} cannot be read: not what the Kubernetes API says: "),
+        (lambda: web.Response(text=TOO_DEEP), f"{PATH} cannot be read: not what the Kubernetes API says: "),
     ],
 )
 async def test_what_cannot_be_read_is_told_once_and_tried_on(

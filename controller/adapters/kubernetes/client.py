@@ -228,7 +228,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 def _decoded(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError(0, "BadAnswer", f"the answer is no JSON object: {error}") from error
 
 
@@ -241,7 +241,7 @@ def _refusal(status: int, body: bytes) -> ApiError:
     """The server's words; a proxy in front of it has none of its kind."""
     try:
         said = msgspec.json.decode(body, type=_Status)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         said = _Status(message=body.decode(errors="replace"))
     return ApiError(status, said.reason or _word(status), said.message[:_WORDS_MAX].strip())
 

@@ -230,14 +230,15 @@ def _selector(raw: Json) -> str:
 
 
 def secret(body: bytes) -> Secret:
-    return _good(objects.parse_secret(_object(body)))
+    return _good(objects.parse_secret(plain(body)))
 
 
 def policy(body: bytes) -> Policy:
-    return _good(api.parse_policy(_object(body)))
+    return _good(api.parse_policy(plain(body)))
 
 
-def _object(body: bytes) -> Json:
+def plain(body: bytes) -> Json:
+    """All of it, as it is."""
     return _decoded(_json, body)
 
 
@@ -251,6 +252,6 @@ def _decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """msgspec's own words name the field, and repeat nothing of what is in it."""
     try:
         return decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         reason, _, field = str(error).partition(" - at `$")
         raise UnusableError(Problem(field.strip("`.[]"), reason[:1].lower() + reason[1:])) from None

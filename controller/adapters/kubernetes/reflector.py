@@ -286,7 +286,7 @@ def _key(head: _Head) -> str:
 def _decoded(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
     try:
         return decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError(0, "BadAnswer", f"not what the Kubernetes API says: {error}") from error
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-import msgspec
-
 from controller import api, events, objects
 from controller.adapters.kubernetes import decode
 from controller.adapters.kubernetes.client import Cluster, path_of
@@ -37,8 +35,6 @@ WORKLOADS = {
     Kind.DAEMON_SET: "daemonsets",
     Kind.REPLICA_SET: "replicasets",
 }
-
-_json = msgspec.json.Decoder(Json)
 
 
 class Onlooker(Protocol):
@@ -137,14 +133,14 @@ class Source:
 
     def _start(self) -> None:
         where, onlooker = self._where, self._onlooker
-        models = Handler(_object, self._see_model, self._lose_model, partial(self._refuse, Kind.MODEL_DEPLOYMENT))
+        models = Handler(decode.plain, self._see_model, self._lose_model, partial(self._refuse, Kind.MODEL_DEPLOYMENT))
         self._add("ModelDeployment", selections(api.MODEL_API_VERSION, "modeldeployments", where.namespaces), models)
         policies = selections(api.POLICY_API_VERSION, "policies", where.referred)
         self._add("Policy", policies, as_events(Kind.POLICY, decode.policy, self.emit))
         for kind, plural in WORKLOADS.items():
             workloads = selections("apps/v1", plural, where.referred)
             self._add(str(kind), workloads, as_events(kind, decode.workload(kind), self.emit))
-        services = Handler(_object, self._see_service, self._lose_service, partial(self._refuse, Kind.SERVICE))
+        services = Handler(decode.plain, self._see_service, self._lose_service, partial(self._refuse, Kind.SERVICE))
         self._add("Service", selections("v1", "services", where.referred), services)
         slices = Handler(decode.endpoint_slice, self._see_slice, self._lose_slice, self._refuse_slice)
         self._add("EndpointSlice", selections("discovery.k8s.io/v1", "endpointslices", where.referred), slices)
@@ -230,9 +226,5 @@ class Source:
         self.emit(events.GatewaysSeen(decode.gateway_pods(self._gateway_slices.values())))
 
 
-def _object(body: bytes) -> Json:
-    return _json.decode(body)
-
-
 def _key(body: bytes) -> str:
-    return key_of(_object(body))
+    return key_of(decode.plain(body))
