@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 from controller.api import Takeover
 from controller.metrics import Source
 from controller.settings import Settings, SettingsError, load
 from xds import ir
 
+ROOT = Path(__file__).parents[2]
 PREDECESSORS_YAML = """
 # -- enable-http2
 enableHTTP2: false
@@ -230,3 +236,18 @@ def test_services_are_taken_over_unless_it_says_otherwise() -> None:
     assert settings("{}").takeover is Takeover.AUTO
     assert settings("takeover: Manual").takeover is Takeover.MANUAL
     assert "takeover" in refusal("takeover: Never")
+
+
+def keys_of(settings: type[BaseModel]) -> Iterator[str]:
+    for name, field in settings.model_fields.items():
+        yield to_camel(name)
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from keys_of(part)
+
+
+def test_every_key_is_in_a_readme() -> None:
+    """But for those of the environment."""
+    text = "".join((ROOT / name).read_text() for name in ("README.md", "helm/README.md"))
+    keys = set(keys_of(Settings)) - {"beamlitBaseUrl", "beamlitToken"}
+    assert sorted(key for key in keys if key not in text) == []
