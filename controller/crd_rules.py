@@ -35,6 +35,7 @@ _ADDRESS = r"\[[0-9A-Fa-f:.]+(%[^\]]+)?\]"
 _HAS_PORT = r"self.matches(r'^(\[[^\]]*\]|[^:\[]*):[^:]*$')"
 _PORT = ":0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _WITH_SCHEME = "self.contains('://')"
+_IS_MORE = r"self.matches(r'[/?#@\s]')"  # than host and port, which another rule says
 _HOST: Extra = {
     "maxLength": 270,
     **_rules(
@@ -55,7 +56,7 @@ _HOST: Extra = {
             "must be a DNS name or an IP address; this is no IPv4 address",
         ),
         (
-            f"!{_HAS_PORT} || self.matches(r':[0-9]{{1,5}}$') && self.matches(r'{_PORT}$')",
+            f"{_IS_MORE} || !{_HAS_PORT} || self.matches(r':[0-9]{{1,5}}$') && self.matches(r'{_PORT}$')",
             "the port after ':' must be a number from 1 to 65535",
         ),
     ),

@@ -43,7 +43,7 @@ def document(
         "state": str(decision.state),
         "share": f"{percent:.3g}%",
         "percentage": round(percent, 2),
-        "since": times.since,
+        "since": times.since if decision.since_s else None,  # not before anything is decided
         "reason": str(decision.reason),
         "message": decision.sentence,
         "metric": f"{top.name}: {_value(top)}" if top else None,

@@ -238,7 +238,7 @@ class _Reading:
             return
         for remote in self.model.spec.offloading_config.remotes:
             for field_, remedy in inline_secrets(remote).items():
-                yield f"{field_} of remote {remote.name} is in clear for all who may read this object; use {remedy}"
+                yield f"{field_} of remote {remote.name} is in clear for all who may read this object (use {remedy})"
 
     # Metrics
 

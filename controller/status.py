@@ -120,6 +120,8 @@ def details(record: Record, refused: Refused | None, gateways: Iterable[str], no
         found["ServiceTakenOver"] = "False", "NoFreePort", message
     elif exposed := record.exposed:
         found["ServiceTakenOver"] = exposed.status, exposed.reason, _listed([exposed.message])
+        if exposed.reason == RELEASED and record.service is None and record.forbidden:
+            found["ServiceTakenOver"] = "False", "RefNotPermitted", _listed(record.forbidden)
     generation = record.wanted.metadata.generation
     return [Condition(type_, *rest, generation) for type_, rest in found.items()]
 

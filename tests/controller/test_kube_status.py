@@ -42,6 +42,13 @@ def test_it_says_how_much_leaves_and_why() -> None:
     assert (status["servingPort"], status["remote"], status["workspace"]) == (80, "remote.example.com:80", "default")
 
 
+def test_a_model_of_which_nothing_was_decided_has_no_time_since_when() -> None:
+    world = running()
+    world.give(*served("other", model="llama"))
+    record = world.engine.records["default/other"]
+    assert "since" not in document(record, [], {}, None, TIMES)
+
+
 def test_nothing_leaving_is_told_as_nothing_and_not_left_out() -> None:
     status = status_of(running())
     assert (status["share"], status["percentage"], status["offloadingStatus"]) == ("0%", 0.0, False)

@@ -64,6 +64,14 @@ def test_one_whose_callers_are_not_led_to_the_gateway_is_ready_only_if_nobody_wa
         assert is_ready or (ready.reason, ready.message) == ("Contested", "Words.")
 
 
+def test_one_that_may_not_have_its_service_is_not_ready() -> None:
+    found = programmed().give(*served("llama", serviceRef={"name": "llama", "namespace": "team"}))
+    found.give(Exposed(KEY, "False", RELEASED, "Nothing of this model is at any Service.")).accept("a")
+    ready = shown(found)["Ready"]
+    assert (ready.status, ready.reason) == ("False", "RefNotPermitted")
+    assert "spec.serviceRef refers to namespace team" in ready.message
+
+
 def test_an_object_that_was_never_good_is_not_ready_for_the_same_reason() -> None:
     ready, accepted = refused_conditions(REFUSED)
     assert (accepted.type, accepted.status, accepted.reason) == ("Accepted", "False", "Invalid")
