@@ -4,6 +4,7 @@ Service has its tests in tests/controller/test_takeover_*.py and tests/cluster/t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.takeover import Takeover
 from controller.events import RELEASED, Event, Exposed, Exposure
 from controller.objects import MANAGED_BY_LABEL, MANAGER, SERVICE_LABEL
+from controller.takeover.finalizer import FINALIZER
 from controller.takeover.world import MANAGED_BY, MODEL_ANNOTATION, SHADOW_LABEL
 from tests.kubernetes.fake_api import FakeApi, status
 from tests.kubernetes.tasks import running, until
@@ -168,3 +170,31 @@ async def test_a_service_that_another_controller_gave_back_may_be_ours(
         remains.slices.clear()
         takeover.lose_service("shop/gone-spillway-pods")
         await until(lambda: told.of(MODEL) == ["ServiceNotFound"])
+
+
+async def test_what_comes_true_while_it_may_not_act_is_told_when_it_may(
+    taking_over: Callable[[float], Takeover], api: FakeApi, told: Told
+) -> None:
+    asked, answers, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    handle = api.handle
+
+    async def slowly(request: web.Request) -> web.StreamResponse:
+        asked.set()
+        await answers.wait()
+        answered.set()
+        return await handle(request)
+
+    takeover = taking_over(0.0)
+    takeover.see_model({"metadata": {"name": "witness", "namespace": "shop", "finalizers": [FINALIZER]}})
+    api.handle = slowly  # type: ignore[method-assign]
+    async with running(takeover.run()):
+        takeover.expose(WITNESS, None)
+        await asked.wait()
+        takeover.pause()
+        answers.set()
+        await answered.wait()
+        await asyncio.sleep(0.05)  # until it has been read; if that takes longer, there is nothing to forget
+        takeover.resume()
+        told.all.clear()
+        takeover.expose(WITNESS, None)
+        await until(lambda: told.of(WITNESS) == [RELEASED])

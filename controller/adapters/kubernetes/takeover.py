@@ -327,7 +327,7 @@ class Takeover:
 
     def _tell(self, model: str, status: str, reason: str, message: str) -> None:
         exposed = Exposed(model, status, reason, message)
-        if self._told.get(model) != exposed:
+        if self._leads and self._told.get(model) != exposed:
             self._told[model] = exposed
             self._emit(exposed)
 
