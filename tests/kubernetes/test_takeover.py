@@ -198,3 +198,29 @@ async def test_what_comes_true_while_it_may_not_act_is_told_when_it_may(
         told.all.clear()
         takeover.expose(WITNESS, None)
         await until(lambda: told.of(WITNESS) == [RELEASED])
+
+
+async def test_a_model_is_not_held_by_a_service_whose_namespace_is_gone_and_the_rights_in_it(
+    taking_over: Callable[[float], Takeover], remains: Remains, api: FakeApi, told: Told
+) -> None:
+    takeover = taking_over(0.0)
+    async with running(takeover.run()):
+        takeover.expose(WITNESS, exposure("third"))
+        await until(lambda: told.of(WITNESS) == ["ServiceNotFound"])
+        api.answer = lambda request: status(403, "Forbidden", "no")
+        takeover.expose(WITNESS, None)
+        await until(lambda: told.of(WITNESS)[-1] == RELEASED)
+
+
+async def test_what_may_not_be_looked_at_is_not_taken_to_be_as_it_was(
+    taking_over: Callable[[float], Takeover], remains: Remains, api: FakeApi, told: Told
+) -> None:
+    api.answer = lambda request: status(403, "Forbidden", "no")
+    takeover = taking_over(0.0)
+    async with running(takeover.run()):
+        takeover.expose(MODEL, None)
+        await until(lambda: told.of(MODEL) == ["Forbidden"])
+        takeover.expose(MODEL, None)
+        takeover.expose(WITNESS, None)
+        await until(lambda: told.of(WITNESS) == [RELEASED])
+    assert told.of(MODEL) == ["Forbidden"]
