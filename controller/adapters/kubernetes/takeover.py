@@ -274,8 +274,8 @@ class Takeover:
         raise ApiError(0, "Unsettled", f"Service {key} is not what was written, over and over again")
 
     async def _ask(self, key: str) -> World:
-        """The API server's word. A namespace that is deleted takes the right to ask for it along; then it has to do that
-        watches show nothing any more. Raises ApiError.
+        """The API server's word. A namespace that is deleted takes the right to ask for it along; then it has to do
+        that watches show nothing any more. Raises ApiError.
         """
         try:
             return await read_world(self._cluster, key)
