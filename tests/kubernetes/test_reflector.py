@@ -285,6 +285,24 @@ async def test_a_watch_that_ends_at_once_is_not_asked_for_without_pause(api: Fak
         await until(lambda: "ends the watch as soon as it begins" in reflector.trouble)
 
 
+async def test_pauses_grow_while_lists_succeed_and_watches_do_not(
+    api: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[int] = []
+
+    def pause_s(pace: Pace, failure: int, jitter: float) -> float:
+        failures.append(failure)
+        return 0.01
+
+    monkeypatch.setattr(reflector_module, "next_retry_s", pause_s)
+    error = {"type": "ERROR", "object": {"kind": "Status", "code": 500, "reason": "InternalError", "message": "oh"}}
+    api.answer = lambda request: web.Response(text=json.dumps(error) + "\n") if "watch" in request.query else None
+    async with reflecting(cluster, Seen()):
+        await until(lambda: len(failures) >= 4)
+    assert len(api.lists) >= 4
+    assert failures[:4] == [1, 2, 3, 4]
+
+
 async def test_a_watch_that_lasted_is_no_failure_when_it_breaks_off(
     api: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -200,7 +200,6 @@ class Reflector(Generic[T]):
             self._remove(key)
         self._version = page.metadata.resourceVersion
         self._recovered()
-        self._failures = 0
         self.synced.set()
 
     async def _watch(self) -> None:
