@@ -14,7 +14,7 @@ from controller import __version__
 from controller.adapters.kubernetes import client
 from controller.adapters.kubernetes.client import ApiError, Cluster, path_of
 from controller.adapters.kubernetes.session import ConnectError
-from tests.kubernetes.fake_api import TOO_DEEP, FakeApi, connected, kubeconfig, status
+from tests.kubernetes.fake_api import TOO_DEEP, FakeApi, connected, kubeconfig, serving, status
 from tests.kubernetes.tasks import until
 
 
@@ -230,6 +230,31 @@ async def test_an_exec_plugin_that_failed_is_run_again(api: FakeApi, tmp_path: P
         plugin.write_text(f"#!/bin/sh\necho '{answer}'\n")
 
         assert await cluster.get("/a") == {}
+
+
+async def test_a_netrc_that_names_every_host_is_not_ours(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    api.answer = lambda request: web.json_response({})
+    async with connected(api, tmp_path, token="t") as cluster:
+        await cluster.get("/a")
+    assert api.headers[0]["Authorization"] == "Bearer t"
+
+
+@pytest.mark.parametrize(("exempt", "arrives"), [("", True), ("example.com,127.0.0.1", False)])
+async def test_the_environment_names_a_proxy(
+    api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exempt: str, arrives: bool
+) -> None:
+    api.answer = lambda request: web.json_response({})
+    async with serving(FakeApi()) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", exempt)
+        proxy.answer = api.answer
+        async with connected(api, tmp_path) as cluster:
+            await cluster.get("/a")
+        assert (len(proxy.requests), len(api.requests)) == ((1, 0) if arrives else (0, 1))
 
 
 async def test_the_namespace_is_the_contexts(api: FakeApi, cluster: Cluster) -> None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio.client import Configuration
@@ -56,6 +57,9 @@ class Session:
     def __init__(self, configuration: Configuration) -> None:
         # From Python 3.13 on, certificates of many clusters would be refused that kubectl, like all of Go, takes.
         configuration.disable_strict_ssl_verification = True
+        # Left to itself, aiohttp reads ~/.netrc for each request, in a thread, and fails over one that names the host.
+        configuration.client_session_kwargs = {"trust_env": False}
+        configuration.proxy = configuration.proxy or _proxy_to(configuration.host)
         self._configuration = configuration
         self._rest = _Rest(configuration)
         self._exchanges = 0
@@ -105,6 +109,12 @@ class _Rest(RESTClientObject):  # type: ignore[misc] # not typed
 
     def _create_connector(self) -> aiohttp.TCPConnector:
         return aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, socket_factory=_socket)
+
+
+def _proxy_to(url: str) -> str | None:
+    """The proxy that the environment names (HTTPS_PROXY, NO_PROXY)."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
 
 def _socket(address: tuple[Any, ...]) -> socket.socket:
