@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from controller.api import ModelDeployment
 from controller.metrics import Unknown, target_of
 from controller.record import Gauge, Record
-from controller.status import Condition
+from controller.status import UNANSWERED, Condition
 
 Json = dict[str, object]
 
@@ -68,8 +68,7 @@ def refused_document(conditions: Iterable[Condition], before: Json, now: str) ->
 
 def dated(conditions: Iterable[Condition], before: Json, now: str) -> list[Json]:
     """With the time at which each status last changed."""
-    stored = before.get("conditions")
-    known = {each["type"]: each for each in stored if isinstance(each, Mapping)} if isinstance(stored, list) else {}
+    known = _stored(before)
     made = []
     for condition in conditions:
         last = known.get(condition.type, {})
@@ -87,6 +86,14 @@ def dated(conditions: Iterable[Condition], before: Json, now: str) -> list[Json]
     return made
 
 
+def are_only_unanswered(conditions: Iterable[Condition], before: Json) -> bool:
+    """Whether gateways that had this manifest in force have only not answered yet to what has changed since."""
+    programmed = next(each for each in conditions if each.type == "Programmed")
+    last = _stored(before).get("Programmed", {})
+    had = last.get("status") == "True" and last.get("observedGeneration") == programmed.observedGeneration
+    return had and programmed.reason in UNANSWERED
+
+
 def saved_of(status: Mapping[str, object]) -> Mapping[str, object] | None:
     """What the leader saved in a status, None if nothing."""
     saved = status.get("decision")
@@ -96,6 +103,12 @@ def saved_of(status: Mapping[str, object]) -> Mapping[str, object] | None:
 def order_of(model: ModelDeployment) -> tuple[str, str]:
     """Who of two models that want the same comes first: the older one, in every replica."""
     return model.metadata.creation_timestamp or "", model.key
+
+
+def _stored(status: Json) -> Mapping[object, Mapping[str, object]]:
+    """The conditions by type."""
+    stored = status.get("conditions")
+    return {each.get("type"): each for each in stored if isinstance(each, Mapping)} if isinstance(stored, list) else {}
 
 
 def _metric(gauge: Gauge) -> Json:

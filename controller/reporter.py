@@ -1,7 +1,9 @@
 """Shell: keeps each ModelDeployment's status true, without writing more than there is to say.
 
 Statuses are made for models that were touched, a few times a second at most. One in which nothing is new but the values
-of metrics or the number of replicas waits its turn: those change with every sample and pod, and nobody waits.
+of metrics or the number of replicas waits its turn: those change with every sample and pod, and nobody waits. That
+gateways have not answered yet is so for some milliseconds after each change of endpoints, and is told only of those
+that take longer.
 """
 
 from __future__ import annotations
@@ -13,14 +15,25 @@ from typing import Protocol
 
 from controller.adapters.kubernetes.source import Seen
 from controller.engine import Engine
-from controller.events import Kind
-from controller.kube_status import RESTLESS_FIELDS, Json, Times, document, refused_document
-from controller.status import conditions, refused_conditions
+from controller.events import Kind, Refused
+from controller.kube_status import (
+    RESTLESS_FIELDS,
+    Json,
+    Times,
+    are_only_unanswered,
+    document,
+    refused_document,
+)
+from controller.record import Record
+from controller.status import Condition, conditions, refused_conditions
 
 EVERY_S = 0.25
 RESTLESS_EVERY_S = 15.0
 RESTLESS_AT_ONCE = 5
 """20 a second, however many models there are: each costs the API server as much as one that matters."""
+
+ANSWER_S = 5.0
+"""How long gateways may take to answer, or to come back, before a status says that they have not."""
 
 
 class Writer(Protocol):
@@ -52,6 +65,8 @@ class Reporter:
         """Per key the uid, the last status, and when it was handed on."""
         self._due_s: dict[str, float] = {}
         """Whose turn comes when: those in which something restless is new."""
+        self._unanswered_s: dict[str, float] = {}
+        """Since when gateways have not answered, where nobody has been told so."""
 
     def mark(self, keys: Iterable[str]) -> None:
         """Something about these models may have changed."""
@@ -67,6 +82,7 @@ class Reporter:
         self._paused = False
         self._written.clear()
         self._due_s.clear()
+        self._unanswered_s.clear()
         self._marked.update(self._models)
 
     def pause(self) -> None:
@@ -85,7 +101,8 @@ class Reporter:
             return
         now = self._clock()
         marked, self._marked = self._marked, set()
-        for key in marked:
+        overdue = {key for key, since_s in self._unanswered_s.items() if now >= since_s + ANSWER_S}
+        for key in marked | overdue:
             self._report(key, now)
         due = sorted((at_s, key) for key, at_s in self._due_s.items() if at_s <= now)
         for _, key in due[:RESTLESS_AT_ONCE]:
@@ -110,6 +127,7 @@ class Reporter:
     def _forget(self, key: str) -> None:
         self._written.pop(key, None)
         self._due_s.pop(key, None)
+        self._unanswered_s.pop(key, None)
         self._writer.forget(key)
 
     def _status(self, key: str, before: Json, now: float) -> Json | None:
@@ -117,10 +135,20 @@ class Reporter:
         engine = self._engine
         refused = engine.refused.get((Kind.MODEL_DEPLOYMENT, key))
         if record := engine.records.get(key):
-            found = conditions(record, refused, engine.gateways.connected, now)
+            found = self._conditions(record, refused, before, now)
             times = Times(time_text(now), time_text(record.decision.since_s))
             return document(record, found, before, self._workspace, times)
         return refused_document(refused_conditions(refused), before, time_text(now)) if refused else None
+
+    def _conditions(self, record: Record, refused: Refused | None, before: Json, now: float) -> list[Condition]:
+        gateways = self._engine.gateways.connected
+        found = conditions(record, refused, gateways, now)
+        since_s = self._unanswered_s.pop(record.key, now)
+        if are_only_unanswered(found, before):
+            self._unanswered_s[record.key] = since_s
+            if now < since_s + ANSWER_S:
+                return conditions(record, refused, gateways, now, patient=True)
+        return found
 
 
 def time_text(at_s: float) -> str:

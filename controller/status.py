@@ -18,6 +18,9 @@ from controller.record import Gauge, Record
 _NEEDED = frozenset({"Accepted", "Programmed", "ServiceTakenOver"})
 """What Ready sums up."""
 
+UNANSWERED = frozenset({"NoGateway", "Pending"})
+"""Reasons of Programmed that each change has for a moment."""
+
 _NAMED_MAX = 5
 """Gateways that a message names; there may be a thousand."""
 
@@ -88,9 +91,13 @@ def _invalid(refused: Refused) -> Condition:
     return Condition("Accepted", "False", "Invalid", refused.sentence)
 
 
-def conditions(record: Record, refused: Refused | None, gateways: Iterable[str], now: float) -> list[Condition]:
-    """All conditions of a model, always in the same order, the one that sums them up first."""
-    return _summed_up(details(record, refused, gateways, now))
+def conditions(
+    record: Record, refused: Refused | None, gateways: Iterable[str], now: float, *, patient: bool = False
+) -> list[Condition]:
+    """All conditions of a model, always in the same order, the one that sums them up first. `patient`: that gateways
+    have not answered yet is not told.
+    """
+    return _summed_up(details(record, refused, gateways, now, patient=patient))
 
 
 def _summed_up(found: list[Condition]) -> list[Condition]:
@@ -105,12 +112,14 @@ def _summed_up(found: list[Condition]) -> list[Condition]:
     return [Condition("Ready", "True", "Ready", message, found[0].observedGeneration), *found]
 
 
-def details(record: Record, refused: Refused | None, gateways: Iterable[str], now: float) -> list[Condition]:
+def details(
+    record: Record, refused: Refused | None, gateways: Iterable[str], now: float, *, patient: bool = False
+) -> list[Condition]:
     """Each of a model's conditions by itself, always in the same order."""
     found = {
         "Accepted": _accepted(record, refused),
         "ResolvedRefs": _resolved(record),
-        "Programmed": _programmed(record, frozenset(gateways)),
+        "Programmed": _programmed(record, frozenset(gateways), patient=patient),
         "MetricsAvailable": _metrics(record, now),
         "RemoteReady": _remotes(record),
         "Overflowing": _overflowing(record.decision),
@@ -161,12 +170,12 @@ def _resolved(record: Record) -> tuple[str, str, str]:
     return "True", "Resolved", "Everything that the manifest refers to exists."
 
 
-def _programmed(record: Record, gateways: frozenset[str]) -> tuple[str, str, str]:
+def _programmed(record: Record, gateways: frozenset[str], *, patient: bool) -> tuple[str, str, str]:
     if words := sorted({*record.rejections.values(), *record.refused_remotes.values()}):
         return "False", "ProxyRejected", _listed(words)
-    if not gateways:
+    if not gateways and not patient:
         return "Unknown", "NoGateway", "No gateway is connected; one that ran before keeps its last configuration."
-    if waiting := sorted(gateways - record.programmed):
+    if (waiting := sorted(gateways - record.programmed)) and not patient:
         more = f" and {len(waiting) - _NAMED_MAX} more" if len(waiting) > _NAMED_MAX else ""
         return "False", "Pending", f"Waiting for {', '.join(waiting[:_NAMED_MAX])}{more}."
     return "True", "Programmed", "Every connected gateway has accepted the newest configuration."

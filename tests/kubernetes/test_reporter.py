@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from controller.adapters.kubernetes.source import Seen
 from controller.events import Kind, Refused
 from controller.parsing import Problem
-from controller.reporter import RESTLESS_AT_ONCE, RESTLESS_EVERY_S, Reporter, time_text
-from tests.controller.cluster_world import ClusterWorld, leader, served, workload
-from tests.controller.manifests import endpoint_slice
+from controller.reporter import ANSWER_S, RESTLESS_AT_ONCE, RESTLESS_EVERY_S, Reporter, time_text
+from tests.controller.cluster_world import ClusterWorld, leader, manifest, served, workload
+from tests.controller.manifests import endpoint_slice, model_from
+from xds.events import Rejected
 
 KEY = "default/llama"
 
@@ -112,6 +114,78 @@ def test_what_matters_does_not_wait_for_its_turn() -> None:
     assert desk.report() == 1
     desk.world.wait(RESTLESS_EVERY_S)
     assert desk.report() == 0, "its turn has passed with it"
+
+
+def programmed(desk: Desk) -> tuple[object, object]:
+    """What was told last: is it ready, and what gateways make of it."""
+    listed: Any = desk.written[-1]["conditions"]
+    found = {each["type"]: each for each in listed}
+    return found["Ready"]["status"], found["Programmed"]["reason"]
+
+
+def served_by_a_gateway() -> Desk:
+    desk = at_work()
+    desk.world.connect("a").accept("a")
+    assert desk.report() == 1
+    assert programmed(desk) == ("True", "Programmed")
+    return desk
+
+
+def test_that_a_gateway_has_not_answered_yet_is_not_told() -> None:
+    desk = served_by_a_gateway()
+    desk.world.give(endpoint_slice("10.0.0.1", "10.0.0.3"))
+    assert desk.report() == 0
+    desk.world.wait(ANSWER_S / 2)
+    desk.world.accept("a")
+    assert desk.report() == 0
+    desk.world.give(endpoint_slice("10.0.0.1", "10.0.0.4"))
+    desk.world.wait(ANSWER_S / 2)
+    assert desk.report() == 0, "this one has all the time again"
+
+
+def test_a_gateway_that_answers_late_is_told_of_once() -> None:
+    desk = served_by_a_gateway()
+    desk.world.give(endpoint_slice("10.0.0.1", "10.0.0.3"))
+    desk.report()
+    desk.world.now += ANSWER_S
+    assert [desk.report(), desk.report()] == [1, 0]
+    assert programmed(desk) == ("False", "Pending")
+    desk.world.accept("a")
+    assert desk.report() == 1
+    assert programmed(desk) == ("True", "Programmed")
+
+
+def test_gateways_that_come_back_soon_were_not_away() -> None:
+    desk = served_by_a_gateway()
+    desk.world.disconnect("a")
+    assert desk.report() == 0
+    desk.world.now += ANSWER_S
+    assert desk.report() == 1
+    assert programmed(desk) == ("Unknown", "NoGateway")
+
+
+def test_other_news_do_not_wait_for_gateways() -> None:
+    desk = served_by_a_gateway()
+    desk.world.read(100.0, every=1.0, times=10)
+    assert desk.report() == 1
+    assert desk.written[-1]["state"] == "Overflowing"
+    assert programmed(desk) == ("True", "Programmed")
+
+
+def test_of_a_new_manifest_it_is_told_at_once_that_gateways_lack_it() -> None:
+    desk = served_by_a_gateway()
+    made = manifest(behavior={"percentage": 10, "mode": "Force"})
+    made["metadata"]["generation"] = 2
+    desk.world.give(model_from(made))
+    assert desk.report() == 1
+    assert programmed(desk) == ("False", "Pending")
+
+
+def test_a_refusal_is_told_at_once() -> None:
+    desk = served_by_a_gateway()
+    desk.world.give(Rejected("a", "", frozenset(), frozenset({KEY}), "no"))
+    assert desk.report() == 1
+    assert programmed(desk) == ("False", "ProxyRejected")
 
 
 def test_a_new_leader_reports_everything_once_more() -> None:
