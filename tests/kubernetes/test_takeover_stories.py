@@ -51,6 +51,7 @@ class Story:
         self.seen_models: dict[str, tuple[bool, bool]] = {}
         for name in ("read_world", "carry_out", "hold_model"):
             patch.setattr(module, name, getattr(self, name))
+        patch.setattr(random, "random", chance.random)
         patch.setattr(watched, "view_of", lambda view: view)  # the model of a cluster has them read already
         self.takeover = Takeover(cast(Client, None), self.hear, clock=self.now)
 
@@ -92,8 +93,8 @@ class Story:
     async def hold_model(self, client: Client, key: str, *, hold: bool) -> None:
         await self._answer()
         if key in self.models:
-            _, is_leaving = self.models[key]
-            self.models[key] = hold and not is_leaving, is_leaving
+            is_held, is_leaving = self.models[key]
+            self.models[key] = hold and (is_held or not is_leaving), is_leaving
             if is_leaving and not hold:
                 del self.models[key]
         await self._answer()
@@ -108,7 +109,9 @@ class Story:
         for each in slices.values():
             if each.key not in self.seen_slices or self.seen_slices[each.key].version != each.version:
                 self.takeover.see_slice(each)
-        for key in self.seen_slices.keys() - slices:
+        known = self.takeover._watched.world(KEY)
+        # Also one that came and went in between: watches leave nothing out.
+        for key in {each.key for each in (*known.slices, *known.shadow_slices)} - slices.keys():
             self.takeover.lose_slice(key)
         if KEY in self.cluster.endpoints:
             self.takeover.see_endpoints(KEY)
