@@ -62,8 +62,12 @@ def length_delimited(number: int, size: int) -> bytes:
 
 def text_field(number: int, value: str) -> bytes:
     """Field `number` of a protobuf message with a string in it."""
-    encoded = value.encode()
-    return length_delimited(number, len(encoded)) + encoded
+    return bytes_field(number, value.encode())
+
+
+def bytes_field(number: int, value: bytes) -> bytes:
+    """Field `number` of a protobuf message with bytes in it, or with another message."""
+    return length_delimited(number, len(value)) + value
 
 
 @cache
@@ -96,8 +100,12 @@ class Resource:
 
 def resource(type_url: str, name: str, message: Message, refs: Iterable[Key] = ()) -> Resource:
     """Encodes `message`; equal messages give equal bytes, and so equal versions, in every process."""
-    value = message.SerializeToString(deterministic=True)
-    body = _text_of_type(type_url) + length_delimited(2, len(value)) + value  # google.protobuf.Any
+    return encoded_resource(type_url, name, message.SerializeToString(deterministic=True), refs)
+
+
+def encoded_resource(type_url: str, name: str, value: bytes, refs: Iterable[Key] = ()) -> Resource:
+    """As `resource`, of a message that is serialized already."""
+    body = _text_of_type(type_url) + bytes_field(2, value)  # google.protobuf.Any
     return Resource(type_url, name, xxhash.xxh3_64_hexdigest(body), body, tuple(refs))
 
 

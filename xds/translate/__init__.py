@@ -11,7 +11,19 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
 
 from xds import ir
-from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, RUNTIME, SCOPED_ROUTE, SECRET, Key, Resource, resource
+from xds.snapshot import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTE,
+    RUNTIME,
+    SCOPED_ROUTE,
+    SECRET,
+    Key,
+    Resource,
+    encoded_resource,
+    resource,
+)
 from xds.translate import cluster, endpoint, listener, route, runtime, secret, words
 from xds.translate.cluster import backend_cluster_name
 from xds.translate.listener import Gateway
@@ -121,11 +133,11 @@ def secret_resource(value: ir.Secret) -> Resource:
 
 def limits_resource(layer: int, limits: Mapping[str, int]) -> Resource:
     """A layer of limits: route name -> concurrent requests, of those routes that deviate from their initial limit."""
-    return resource(RUNTIME, runtime.layer_name(layer), runtime.layer(runtime.layer_name(layer), limits))
+    return encoded_resource(RUNTIME, runtime.layer_name(layer), runtime.layer(runtime.layer_name(layer), limits))
 
 
 def lease_resources(lease: ir.Lease) -> tuple[Resource, Resource]:
     """The two layers of limits that are one gateway's own; they end after `ir.LENT_TTL_S` and `ir.BORROWED_TTL_S`."""
     layers = ((LENT, lease.lent), (BORROWED, lease.borrowed))
-    lent, borrowed = (resource(RUNTIME, name, runtime.layer(name, limits)) for name, limits in layers)
+    lent, borrowed = (encoded_resource(RUNTIME, name, runtime.layer(name, limits)) for name, limits in layers)
     return lent, borrowed

@@ -8,10 +8,13 @@ for 1,000), so the routes are spread over `LAYERS` layers, which the bootstrap n
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import xxhash
+from google.protobuf.struct_pb2 import Struct
 
 from protos.envoy.service.runtime.v3.rtds_pb2 import Runtime
+from xds.snapshot import bytes_field, text_field
 from xds.translate.cluster import local_cluster_name
 
 LAYERS = 8
@@ -30,12 +33,23 @@ LENT, BORROWED = "lent", "borrowed"
 """The layers of a gateway's own, over those that all have: the last one of them that has a key is in force."""
 
 
-def layer(name: str, limits: Mapping[str, int]) -> Runtime:
-    """`limits`: route name -> concurrent requests. A limit of 0 also lets none wait for a connection."""
-    runtime = Runtime(name=name)
-    for route, limit in limits.items():
-        thresholds = f"circuit_breakers.{local_cluster_name(route)}.default"
-        runtime.layer.fields[f"{thresholds}.max_requests"].number_value = limit
-        if limit == 0:
-            runtime.layer.fields[f"{thresholds}.max_pending_requests"].number_value = 0
-    return runtime
+def layer(name: str, limits: Mapping[str, int]) -> bytes:
+    """A Runtime, serialized. `limits`: route name -> concurrent requests. A limit of 0 also lets none wait for a
+    connection.
+
+    One limit changes at a time, so it is joined from what was made of the others before: messages that stand one after
+    the other are one message.
+    """
+    fields = b"".join(_thresholds(route, limits[route]) for route in sorted(limits))
+    return text_field(Runtime.NAME_FIELD_NUMBER, name) + bytes_field(Runtime.LAYER_FIELD_NUMBER, fields)
+
+
+@lru_cache(maxsize=16_384)
+def _thresholds(route: str, limit: int) -> bytes:
+    """A Struct with the keys of one route."""
+    thresholds = f"circuit_breakers.{local_cluster_name(route)}.default"
+    struct = Struct()
+    struct.fields[f"{thresholds}.max_requests"].number_value = limit
+    if limit == 0:
+        struct.fields[f"{thresholds}.max_pending_requests"].number_value = 0
+    return struct.SerializeToString(deterministic=True)
