@@ -161,27 +161,27 @@ async def _give_back(cluster: Cluster, key: str) -> _Outcome:
     problem = "Kubernetes has not written its EndpointSlices; until it has, callers reach what they reached"
     try:
         async with asyncio.timeout(WITHIN_S):
-            while (seen := await read_world(cluster, key)).is_touched:
-                models |= models_of(seen.service, seen.shadow)
-                problem = await _step(cluster, seen) or problem
+            while True:
+                try:
+                    seen = await read_world(cluster, key)
+                    if not seen.is_touched:
+                        return _Outcome(models)
+                    models |= models_of(seen.service, seen.shadow)
+                    for action in plan(seen, {}, Contest(), time.time()).actions:
+                        await carry_out(cluster, action)
+                except ApiError as error:
+                    problem = str(error)
+                    if not _may_pass(error):
+                        return _Outcome(models, problem)
                 await asyncio.sleep(_LOOK_AGAIN_S)
     except TimeoutError:
         return _Outcome(models, problem)
-    except ApiError as error:
-        return _Outcome(models, str(error))
-    return _Outcome(models)
 
 
-async def _step(cluster: Cluster, seen: World) -> str:
-    """Why it could not be done, where that may pass; ''."""
-    try:
-        for action in plan(seen, {}, Contest(), time.time()).actions:
-            await carry_out(cluster, action)
-    except ApiError as error:
-        if error.status not in OVERTAKEN:
-            raise
-        return str(error)
-    return ""
+def _may_pass(error: ApiError) -> bool:
+    """Whether the same may be done a moment later."""
+    is_refusal = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.TOO_MANY_REQUESTS
+    return error.status in OVERTAKEN or not is_refusal
 
 
 async def _touched(cluster: Cluster, where: Where) -> set[str]:
