@@ -142,9 +142,11 @@ class _Stream:
         if self.sleeper and not self.sleeper.done():
             self.sleeper.set_result(None)
 
-    def set_alarm(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wakes the stream when its session may have more by itself, or before: an alarm is not worth being put off."""
-        at_s = self.session.wake_at(loop.time())
+    def set_alarm(self, loop: asyncio.AbstractEventLoop, offered_at_s: float) -> None:
+        """Wakes the stream when its session may have more by itself than at `offered_at_s`, or before: an alarm is not
+        worth being put off. It may be due already.
+        """
+        at_s = self.session.wake_at(offered_at_s)
         if at_s is not None and (self.alarm is None or self.alarm.when() > at_s):
             self.silence()
             self.alarm = loop.call_at(at_s, self.ring)
@@ -323,7 +325,8 @@ class Server:
     async def _write(self, stream: _Stream, context: Context, loop: asyncio.AbstractEventLoop) -> None:
         """Sends what the session offers, one response at a time, until the stream ends."""
         while not stream.ended:
-            pushes = stream.session.offer(loop.time())
+            now_s = loop.time()
+            pushes = stream.session.offer(now_s)
             while pushes and not stream.ended:
                 push = pushes.pop(0)
                 self._pushes[push.type_url].inc()
@@ -332,7 +335,7 @@ class Server:
                 except grpc.aio.BaseError:
                     return  # the stream broke; its handler hears of it too
                 del push  # it may be large, and this waits long
-            stream.set_alarm(loop)
+            stream.set_alarm(loop, now_s)
             await stream.sleep(loop)
 
 

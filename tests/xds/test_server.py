@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,16 +23,19 @@ from protos.envoy.service.discovery.v3.discovery_pb2 import (
 )
 from tests.xds.plane import Metrics, Plane, eventually, model, serving
 from xds import server as server_module
+from xds import session as session_module
 from xds import turns
 from xds.events import GatewayConnected, GatewayDisconnected, GatewayRefused
 from xds.publisher import Publisher
+from xds.response import Push
 from xds.server import SERVICES, SHORT, ListenError, ServerTls
 from xds.session import Session
-from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER
+from xds.snapshot import CLUSTER, ENDPOINTS, LISTENER, ROUTE, SCOPED_ROUTE
 from xds.subscription import Ack, Nack
 from xds.translate import Gateway
 
 AGGREGATED = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
+OPENING_S = 0.2
 DELTA, STATE = AGGREGATED + "DeltaAggregatedResources", AGGREGATED + "StreamAggregatedResources"
 
 
@@ -154,6 +158,27 @@ async def test_a_gateway_is_gone_with_its_last_stream() -> None:
         await eventually(lambda: plane.server.streams == 0)
         assert plane.events[1:] == [GatewayDisconnected("g")]
         assert plane.server.status() == []
+
+
+async def test_what_falls_due_while_a_response_is_made_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a client kept and is gone is removed once the opening of its stream is over, however slow we are then."""
+    offer = Session.offer
+
+    def slow_at_last(session: Session, now_s: float) -> list[Push]:
+        pushes = offer(session, now_s)
+        if 0 < session._opening_until_s - now_s < 0.75 * OPENING_S:
+            time.sleep(OPENING_S)
+        return pushes
+
+    monkeypatch.setattr(session_module, "OPENING_S", OPENING_S)
+    monkeypatch.setattr(Session, "offer", slow_at_last)
+    async with serving() as plane, connected(plane) as channel:
+        stream = Stream(channel)
+        await stream.says(SCOPED_ROUTE, initial_resource_versions={"gone": "1"})
+        await asyncio.sleep(OPENING_S / 2)
+        await stream.says(ROUTE, resource_names_subscribe=["gone"], initial_resource_versions={"gone": "1"})
+        response = await stream.hears()
+        assert (response.type_url, [*response.removed_resources]) == (SCOPED_ROUTE, ["gone"])
 
 
 async def test_status_shows_the_answers_and_the_words_of_a_refusal() -> None:
