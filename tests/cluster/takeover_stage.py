@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from controller.adapters.kubernetes.takeover import Takeover
 from controller.api import MODEL_API_VERSION
 from controller.events import Event, Exposed, Exposure
 from controller.objects import MANAGED_BY_LABEL, MANAGER, SERVICE_LABEL, EndpointSlice, GatewayPod, shadow_name
+from tests.cluster.harness.api import RequestError
 from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.paper_node import PaperNode
 from tests.kubernetes.tasks import running, until
@@ -128,8 +130,12 @@ class Stage:
         }
 
     def endpoints(self) -> Json | None:
-        path = self.path("endpoints", "php")
-        return self.plane.api.get(path) if self.plane.api.exists(path) else None
+        try:
+            return self.plane.api.get(self.path("endpoints", "php"))
+        except RequestError as refused:
+            if refused.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
 
     def targets(self) -> dict[str, set[str]]:
         """By port name, the ready '<address>:<port>' that callers are sent to."""
