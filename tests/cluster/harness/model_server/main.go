@@ -123,8 +123,8 @@ func (c *Counts) add(answer string, err error, took time.Duration) {
 	c.SlowestMs = max(c.SlowestMs, took.Milliseconds())
 }
 
-// call sends requests until it is ended, and shows its counts at GET /. It counts from the first answer on: until the rules of a new
-// Service are in the kernel, nobody can expect one. Before that GET / says what went wrong instead.
+// call sends requests until it is ended, and shows its counts at GET /. It counts those from the first answer on: until the rules of
+// a new Service are in the kernel, nobody can expect one, nor can a request that began before. Until then GET / says what went wrong.
 func call(ended context.Context, arguments []string) {
 	flags := flag.NewFlagSet("call", flag.ExitOnError)
 	listen := flags.String("listen", ":8099", "address of the counts")
@@ -137,6 +137,7 @@ func call(ended context.Context, arguments []string) {
 	counts := Counts{Answers: map[string]int{}, Errors: map[string]int{}}
 	var lock sync.Mutex
 	lastError := errors.New("no answer yet")
+	var answered time.Time // for the first time
 	ticks := time.NewTicker(time.Duration(float64(time.Second) / *rate))
 	for range *workers {
 		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: !*reuse}}
@@ -145,7 +146,10 @@ func call(ended context.Context, arguments []string) {
 				start := time.Now()
 				answer, err := ask(client, url)
 				lock.Lock()
-				if lastError = err; err == nil || counts.Requests > 0 {
+				if lastError = err; err == nil && answered.IsZero() {
+					answered = time.Now()
+				}
+				if err == nil || !answered.IsZero() && start.After(answered) {
 					counts.add(answer, err, time.Since(start))
 				}
 				lock.Unlock()
