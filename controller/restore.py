@@ -171,17 +171,11 @@ async def _give_back(cluster: Cluster, key: str) -> _Outcome:
                         await carry_out(cluster, action)
                 except ApiError as error:
                     problem = str(error)
-                    if not _may_pass(error):
+                    if error.is_refusal and error.status not in OVERTAKEN:
                         return _Outcome(models, problem)
                 await asyncio.sleep(_LOOK_AGAIN_S)
     except TimeoutError:
         return _Outcome(models, problem)
-
-
-def _may_pass(error: ApiError) -> bool:
-    """Whether the same may be done a moment later."""
-    is_refusal = HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.TOO_MANY_REQUESTS
-    return error.status in OVERTAKEN or not is_refusal
 
 
 async def _touched(cluster: Cluster, where: Where) -> set[str]:

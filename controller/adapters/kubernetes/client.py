@@ -57,6 +57,11 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether it is the request that was wrong: the same one is refused again as long as nothing else changes."""
+        return HTTPStatus.BAD_REQUEST <= self.status < HTTPStatus.TOO_MANY_REQUESTS
+
 
 def path_of(group_version: str, plural: str, namespace: str = "", name: str = "", subresource: str = "") -> str:
     """The path of a resource: path_of('apps/v1', 'deployments', 'shop') -> '/apis/apps/v1/namespaces/shop/deployments'.

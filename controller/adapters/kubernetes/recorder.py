@@ -72,7 +72,7 @@ class Recorder:
                 await self._attempt(happening)
             except ApiError as error:
                 self._complain(error)
-                if HTTPStatus.BAD_REQUEST <= error.status < HTTPStatus.TOO_MANY_REQUESTS:
+                if error.is_refusal:
                     return  # it will be refused again
                 await asyncio.sleep(next_retry_s(PACE, failures, self._jitter()))
             else:
