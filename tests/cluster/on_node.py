@@ -121,19 +121,19 @@ class Model:
         conditions = self.status.get("conditions", ())
         return next((str(each["reason"]) for each in conditions if each["type"] == type_), "")
 
-    def until(self, holds: Callable[[], bool]) -> None:
-        def complaint() -> str:
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        def state() -> str:
             described = self.kubectl("describe", "modeldeployments,services,endpointslices")
             return f"{described}\n{self._installed.state()}"
 
-        wait_until(holds, DEADLINE_S, complaint)
+        wait_until(holds, DEADLINE_S, f"{self.namespace}/{self.name}: {what}", state)
 
     def until_taken_over(self) -> None:
         """Returns when callers reach the gateways and nobody else."""
-        self.until(lambda: self.condition("ServiceTakenOver") == "TakenOver")
+        self.until(lambda: self.condition("ServiceTakenOver") == "TakenOver", "its Service is taken over")
 
     def until_state(self, state: str) -> None:
-        self.until(lambda: self.status.get("state") == state)
+        self.until(lambda: self.status.get("state") == state, state)
 
     def delete(self) -> None:
         """Returns when it is gone, and so nothing of it is at its Service."""

@@ -48,7 +48,7 @@ def test_the_endpoints_of_a_service_follow_pods_run_by_hand(
         def holds() -> bool:
             return wanted.items() <= endpoints(api, namespace).get(address, {}).items()
 
-        wait_until(holds, DEADLINE_S, lambda: f"{wanted}; last: {endpoints(api, namespace)}")
+        wait_until(holds, DEADLINE_S, f"{address} is {wanted}", lambda: str(endpoints(api, namespace)))
 
     becomes(ready=True, serving=True, terminating=False)
     paper_node.set(namespace, "web-1", ready=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_service_is_called_by_name_and_answers_from_all_its_pods(node: Node, w
         def from_both() -> bool:
             return set(caller.counts().answers) >= {f"200 {pod}" for pod in pods(node, web)}
 
-        wait_until(from_both, DEADLINE_S, lambda: str(caller.counts()))
+        wait_until(from_both, DEADLINE_S, "both pods answer", lambda: str(caller.counts()))
 
 
 def test_no_request_is_lost_over_a_rollout(node: Node, web: str) -> None:
@@ -80,7 +81,7 @@ def test_a_killed_container_is_started_again(node: Node, web: str) -> None:
         (container,) = node.control_plane.api.get(path)["status"]["containerStatuses"]
         return bool(container["restartCount"] == 1 and container["ready"])
 
-    wait_until(restarted, DEADLINE_S, lambda: str(node.control_plane.api.get(path)["status"]))
+    wait_until(restarted, DEADLINE_S, "it runs again", lambda: str(node.control_plane.api.get(path)["status"]))
 
 
 def test_a_manifest_that_names_a_public_image_runs_as_it_is_written(node: Node, node_namespace: str) -> None:
@@ -113,5 +114,6 @@ def test_the_products_images_run(node: Node, node_namespace: str, image: str, sa
     def ended() -> bool:
         return node.control_plane.api.get(f"{path}/once")["status"]["phase"] in {"Succeeded", "Failed"}
 
-    wait_until(ended, DEADLINE_S, lambda: node.control_plane.kubectl("-n", node_namespace, "describe", "pods"))
+    described = partial(node.control_plane.kubectl, "-n", node_namespace, "describe", "pods")
+    wait_until(ended, DEADLINE_S, "it has run", described)
     assert says in node.control_plane.kubectl("-n", node_namespace, "logs", "once")

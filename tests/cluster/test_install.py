@@ -75,6 +75,7 @@ def test_the_tutorial_from_install_to_uninstall(node: Node, node_namespace: str,
         wait_until(
             lambda: condition(node, node_namespace, "ServiceTakenOver").get("status") == "True",
             DEADLINE_S,
+            "the Service is taken over",
             lambda: state_of(node, node_namespace),
         )
         caller.wait_for(100)
@@ -82,6 +83,7 @@ def test_the_tutorial_from_install_to_uninstall(node: Node, node_namespace: str,
         wait_until(
             lambda: served_by(node, node_namespace) == gateways(node, node_namespace),
             DEADLINE_S,
+            "callers arrive at the gateways only",
             lambda: state_of(node, node_namespace),
         )
         release.helm("uninstall", "--wait", "--timeout=180s")

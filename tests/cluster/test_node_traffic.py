@@ -53,6 +53,7 @@ def model(installed: Installed, node_namespace: str) -> Iterator[Model]:
 def callers(model: Model) -> Iterator[Callers]:
     with calling_all_the_time(model) as callers:
         callers.until_served_by("local", "remote")
+        model.until_state("Overflowing")
         yield callers
 
 
@@ -108,7 +109,7 @@ def test_over_restart_and_rollout_of_the_gateway(installed: Installed, model: Mo
 
 def test_without_any_gateway(installed: Installed, model: Model, callers: Callers) -> None:
     installed.scale("gateway", 0)
-    model.until(lambda: model.condition("ServiceTakenOver") == "NoGateway")
+    model.until(lambda: model.condition("ServiceTakenOver") == "NoGateway", "there is no gateway")
     callers.until_served_by("local")
     installed.scale("gateway", 2)
     model.until_taken_over()
@@ -127,7 +128,7 @@ def test_while_controllers_are_killed(installed: Installed, model: Model, caller
 def test_over_a_change_of_leader(installed: Installed, model: Model, callers: Callers) -> None:
     before, since = installed.leader, model.status["since"]
     installed.kubectl("delete", "pod", before)
-    model.until(lambda: installed.leader not in ("", before))
+    model.until(lambda: installed.leader not in ("", before), "another one leads")
     assert half_leaves(callers)
     model.behave(percentage=100)
     callers.until_served_by("remote")

@@ -53,6 +53,13 @@ def installed(node: Node) -> Iterator[Installed]:
     release.helm("uninstall", "--wait", f"--timeout={DEADLINE_S}s")
 
 
+@pytest.fixture(autouse=True)
+def nothing_left(installed: Installed) -> Iterator[None]:
+    """Whatever happens: no other model of the same name is served while one of this namespace is."""
+    yield
+    installed.kubectl("delete", "modeldeployments", "--all", f"--timeout={DEADLINE_S}s")
+
+
 def test_the_tutorial(installed: Installed) -> None:
     kubectl, api = installed.kubectl, installed.node.control_plane.api
     kubectl("apply", "-f", str(EXAMPLE / "workload.yaml"))
@@ -117,13 +124,13 @@ def test_the_tutorial_by_prometheus(installed: Installed, tmp_path: Path) -> Non
     addresses = model.kubectl("get", "pods", "--selector", "app=local", "--output=jsonpath={.items[*].status.podIP}")
     pods = [f"{address}:8080" for address in addresses.split()]
     with prometheus(installed.node, pods, tmp_path), calling_all_the_time(model) as callers:
-        model.until(lambda: model.condition("MetricsAvailable") == "Available")
+        model.until(lambda: model.condition("MetricsAvailable") == "Available", "the metric is there")
         callers.until_served_by("local")
-        with calling(installed.node.control_plane.api, NAMESPACE, model.url + "?sleep=1s", rate_per_s=8, workers=16):
+        with calling(installed.node.control_plane.api, NAMESPACE, model.url + "?sleep=1s", rate_per_s=20, workers=40):
             callers.until_served_by("local", "remote")
-            assert model.status["state"] == "Overflowing"
+            model.until_state("Overflowing")
         callers.until_served_by("local")
-        assert model.status["state"] == "Standby"
+        model.until_state("Standby")
         model.delete()
 
 

@@ -86,10 +86,14 @@ class Api:
         self._session.close()
 
 
-def wait_until(condition: Callable[[], bool], deadline_s: float, what: Callable[[], str] | str) -> None:
-    """Blocks until `condition` holds. Raises TimeoutError naming `what`, computed only then."""
+def wait_until(condition: Callable[[], bool], deadline_s: float, what: str, state: Callable[[], str] = str) -> None:
+    """Blocks until `condition` holds. Raises TimeoutError naming `what`, and prints the `state` of things.
+
+    pytest repeats errors in its summary, so what has many lines belongs to `state`.
+    """
     deadline = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not after {deadline_s:g} s: {what if isinstance(what, str) else what()}")
+            print(state())
+            raise TimeoutError(f"not after {deadline_s:g} s: {what}")
         time.sleep(_POLL_S)

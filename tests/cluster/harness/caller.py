@@ -37,7 +37,9 @@ class Caller:
     def wait_for(self, more: int) -> Counts:
         """Until so many more requests are done; the counts then."""
         wanted = self.counts().requests + more
-        wait_until(lambda: self.counts().requests >= wanted, _DEADLINE_S, lambda: f"{wanted} requests: {self.counts()}")
+        wait_until(
+            lambda: self.counts().requests >= wanted, _DEADLINE_S, f"{wanted} requests", lambda: str(self.counts())
+        )
         return self.counts()
 
 
@@ -55,7 +57,12 @@ def calling(
     path = f"/api/v1/namespaces/{namespace}/pods"
     api.create(path, {"metadata": {"name": name}, "spec": {"containers": [container], "restartPolicy": "Never"}})
     try:
-        wait_until(lambda: _ready(api, f"{path}/{name}"), _DEADLINE_S, lambda: str(api.get(f"{path}/{name}")["status"]))
+        wait_until(
+            lambda: _ready(api, f"{path}/{name}"),
+            _DEADLINE_S,
+            f"{name} is ready",
+            lambda: str(api.get(f"{path}/{name}")["status"]),
+        )
         yield Caller(api.get(f"{path}/{name}")["status"]["podIP"])
     finally:
         api.delete(f"{path}/{name}", grace_s=0)

@@ -54,7 +54,7 @@ class ControlPlane:
         return self.authority.certificate
 
     def start(self) -> None:
-        """Returns when pods can be created. Raises RuntimeError or TimeoutError with the last lines of the logs."""
+        """Returns when pods can be created. Raises RuntimeError or TimeoutError."""
         self._run("etcd", self._etcd())
         self._run("kube-apiserver", self._apiserver())
         self.processes.wait(self.api.ready, "kube-apiserver is ready")

@@ -72,7 +72,7 @@ class Machine:
         self.pid = 0
 
     def start(self) -> None:
-        """Raises RuntimeError or TimeoutError with what was complained about."""
+        """Raises RuntimeError with what was complained about, or TimeoutError and prints it."""
         self._folder.mkdir()
         for name, value in _TUNABLES.items():
             path = self._folder / "tunables" / name
@@ -88,7 +88,7 @@ class Machine:
             holder.check()
             return (self._folder / "held").exists()
 
-        wait_until(held, _START_S, holder.last_words)
+        wait_until(held, _START_S, "the namespaces are there", holder.last_words)
         self.pid = int(Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text())
         self._connect()
 

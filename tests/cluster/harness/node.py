@@ -43,7 +43,7 @@ class Node:
         self._dns = machine.services.partition("/")[0].rpartition(".")[0] + ".10"
 
     def start(self) -> None:
-        """Returns when pods run and names are resolved. Raises RuntimeError or TimeoutError, with lines of the logs."""
+        """Returns when pods run and names are resolved. Raises RuntimeError or TimeoutError."""
         self._run("registry", self.machine.enter_network(*self._registry()))
         self.control_plane.start()
         self._run("containerd", self.machine.enter(program("containerd"), "--config", self._containerd()))

@@ -87,15 +87,14 @@ class Processes:
             self.kill(name)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Blocks until it holds. Raises RuntimeError when a process ends, TimeoutError with everybody's last words."""
+        """Blocks until it holds. Raises RuntimeError when one ends; with a TimeoutError prints what all said last."""
 
         def holds() -> bool:
             for process in self._running.values():
                 process.check()
             return condition()
 
-        def complaint() -> str:
-            said = (f"--- {process.name}\n{process.last_words()}" for process in self._running.values())
-            return "\n".join([what, *said])
+        def said() -> str:
+            return "\n".join(f"--- {process.name}\n{process.last_words()}" for process in self._running.values())
 
-        wait_until(holds, START_S, complaint)
+        wait_until(holds, START_S, what, said)
