@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.harness import images
+from tests.cluster.harness.api import wait_until
 from tests.cluster.harness.caller import calling
 from tests.cluster.harness.node import Node
 from tests.cluster.harness.process import Process
@@ -81,8 +82,9 @@ def test_the_tutorial(installed: Installed) -> None:
         assert not lost(counts)
         model.behave(bufferSeconds=1)  # nobody wants to wait for a minute here
         model.until_state("Standby")
-        returned = few.counts()
-        assert {*served(returned, few.wait_for(10))} == {"php-apache"}
+        wait_until(
+            lambda: {*served(few.counts(), few.wait_for(10))} == {"php-apache"}, DEADLINE_S, "none leaves any more"
+        )
         kubectl("delete", "-f", str(EXAMPLE / "model.yaml"), f"--timeout={DEADLINE_S}s")
         counts = few.wait_for(10)
     assert not lost(counts)
