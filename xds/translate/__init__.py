@@ -97,7 +97,7 @@ def _local(own: str, wanted: ir.Route) -> Resource:
 
 
 def _endpoints(own: str, wanted: ir.Route) -> Resource:
-    return resource(ENDPOINTS, own, endpoint.load_assignment(own, wanted.local.endpoints))
+    return encoded_resource(ENDPOINTS, own, endpoint.encoded_assignment(own, wanted.local.endpoints))
 
 
 def _choose(choose: str, own: str, wanted: ir.Route) -> Resource:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from controller import api, events, objects
 from controller.adapters.kubernetes import decode
+from controller.adapters.kubernetes.bursts import Bursts
 from controller.adapters.kubernetes.client import Cluster, path_of
 from controller.adapters.kubernetes.reflector import Handler, Reflector, Reflectors, Selection, as_events, selections
 from controller.events import Event, Kind
@@ -99,6 +100,8 @@ class Source:
         self._where = where
         self._onlooker = onlooker
         self._reflectors = Reflectors()
+        self._pods = Bursts(emit)
+        """What changes with each pod that comes or goes."""
         self._secrets: frozenset[str] = frozenset()
         self._gateway_slices: dict[str, EndpointSlice] = {}
         self._start()
@@ -115,6 +118,7 @@ class Source:
     async def synced(self) -> None:
         """Returns when all there is has been told."""
         await self._reflectors.wait_synced()
+        self._pods.tell()
 
     def follow_secrets(self, keys: AbstractSet[str]) -> None:
         """Reads these Secrets from now on, and no others."""
@@ -139,7 +143,7 @@ class Source:
         self._add("Policy", policies, as_events(Kind.POLICY, decode.policy, self.emit))
         for kind, plural in WORKLOADS.items():
             workloads = selections("apps/v1", plural, where.referred)
-            self._add(str(kind), workloads, as_events(kind, decode.workload(kind), self.emit))
+            self._add(str(kind), workloads, as_events(kind, decode.workload(kind), self._pods.add))
         services = Handler(decode.plain, self._see_service, self._lose_service, partial(self._refuse, Kind.SERVICE))
         self._add("Service", selections("v1", "services", where.referred), services)
         slices = Handler(decode.endpoint_slice, self._see_slice, self._lose_slice, self._refuse_slice)
@@ -201,11 +205,11 @@ class Source:
         self._onlooker.lose_service(key)
 
     def _see_slice(self, seen: EndpointSlice) -> None:
-        self.emit(events.Applied(seen))
+        self._pods.add(events.Applied(seen))
         self._onlooker.see_slice(seen)
 
     def _lose_slice(self, key: str) -> None:
-        self.emit(events.Removed(Kind.ENDPOINT_SLICE, key))
+        self._pods.add(events.Removed(Kind.ENDPOINT_SLICE, key))
         self._onlooker.lose_slice(key)
 
     def _refuse_slice(self, key: str, problems: tuple[Problem, ...]) -> None:
