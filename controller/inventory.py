@@ -39,6 +39,8 @@ class Inventory:
         self._slices_of: dict[str, set[str]] = {}
         self._followers: dict[Reference, set[str]] = {}
         self._follows: dict[str, frozenset[Reference]] = {}
+        self.revision = 0
+        """Of Secrets and Policies: another one whenever any of them changes."""
         self.followed_secrets: set[str] = set()
         """Keys of the Secrets that some model looked up, whether they exist or not."""
 
@@ -50,6 +52,7 @@ class Inventory:
                 return self.followers((Kind.SERVICE, thing.key))
             case Secret():
                 self.secrets[thing.key] = thing
+                self.revision += 1
                 return self.followers((Kind.SECRET, thing.key))
             case EndpointSlice():
                 before = self.remove(Kind.ENDPOINT_SLICE, thing.key)
@@ -58,6 +61,7 @@ class Inventory:
                 return before | self.followers((Kind.SERVICE, thing.service_key))
             case Policy():
                 self.policies[thing.key] = thing
+                self.revision += 1
                 return self.followers((Kind.POLICY, thing.key))
             case Workload():
                 reference = Kind(thing.kind), thing.key
@@ -81,8 +85,10 @@ class Inventory:
             self.services.pop(key, None)
         elif kind is Kind.SECRET:
             self.secrets.pop(key, None)
+            self.revision += 1
         elif kind is Kind.POLICY:
             self.policies.pop(key, None)
+            self.revision += 1
         else:
             self.workloads.pop((kind, key), None)
         return self.followers((kind, key))

@@ -24,7 +24,6 @@ from controller.names import Names
 from controller.record import (
     FORGOTTEN,
     SHARED,
-    Lost,
     Record,
     gauges_of,
     new_record,
@@ -35,7 +34,7 @@ from controller.record import (
     to_save,
 )
 from controller.remotes import Remotes
-from controller.resolution import Config, Resolution, resolve
+from controller.resolution import Config, Resolution, Resolver
 from controller.routing import policy_of
 from controller.watches import Watches
 from xds import events as gateway_events
@@ -67,6 +66,7 @@ class Models:
         self._config = config
         self._divided_by = self.gateways.count
         self._names = Names()
+        self._resolver = Resolver(self.inventory, config)
         self._count = 0
         self._routes: dict[str, ir.Route | None] = {}
         self._secrets: dict[str, ir.Secret | None] = {}
@@ -118,8 +118,7 @@ class Models:
     def _claim_identity(self, record: Record) -> None:
         """What the leader has not told anything of takes nothing from those that it has."""
         if self.leads or record.told:
-            lost = record.told.lost if record.told else Lost()
-            self.unresolved |= self._names.claim_identity(record, lost)
+            self.unresolved |= self._names.claim_identity(record, record.told_lost)
 
     def refuse(self, key: str) -> None:
         """A manifest was never good: the model is not served, whatever was so before a restart."""
@@ -141,6 +140,7 @@ class Models:
         """Takes a model out of everything it takes part in."""
         key = record.key
         self.unresolved |= self._names.forget(key)
+        self._resolver.forget(key)
         self.exposures.release(key)
         record.targets = ()
         self._use(record, ())
@@ -265,18 +265,18 @@ class Models:
             return
         if not self._may_become_what_it_wants(record) and record.route is None:
             return
-        found = resolve(record.spec, record.refused_remotes, self.inventory, self._config)
+        found = self._resolver.resolve(record.spec, record.refused_remotes)
+        side = found.remote
         self.inventory.follow(record.key, found.follows)
-        lost = record.told.lost if record.told else Lost()
         taken = found.service if self._config.cluster else None  # elsewhere, Hosts tell models of one Service apart
-        self.unresolved |= self._names.settle(record, found.hosts, taken, lost)
+        self.unresolved |= self._names.settle(record, found.hosts, taken, record.told_lost)
         record.service, record.make, record.is_touched = found.service, found.make, found.is_touched
         self._settle_local(record, found)
-        record.targets, record.notes, record.inline_secrets = found.targets, found.notes, found.inline_secrets
+        record.targets, record.notes, record.inline_secrets = side.targets, side.notes, side.inline_secrets
         record.missing, record.forbidden = found.missing, found.forbidden
         refused = record.refused_remotes
-        record.refused_remotes = {t.cluster: w for t in found.targets if (w := refused.get(t.cluster))}
-        self._use(record, found.needs)
+        record.refused_remotes = {t.cluster: w for t in side.targets if (w := refused.get(t.cluster))}
+        self._use(record, side.needs)
         self._settle_metrics(record, found, now)
 
     def _may_become_what_it_wants(self, record: Record) -> bool:

@@ -204,6 +204,11 @@ class Record:
     def lost(self) -> Lost:
         return Lost(bool(self.conflict), frozenset(self.lost_hosts), bool(self.port_holder))
 
+    @property
+    def told_lost(self) -> Lost:
+        """As the leader tells it."""
+        return self.told.lost if self.told else Lost()
+
     def reroute(self) -> bool:
         """Brings the route in line with all that it is made of. True if it has changed, so no gateway has it yet."""
         decision, local = self.decision, self.local or ir.Local()
@@ -237,7 +242,7 @@ class Record:
         self.rejections[event.gateway] = words
         for target in self.targets:
             if target.cluster in event.resources:
-                self.refused_remotes[target.cluster] = words
+                self.refused_remotes = {**self.refused_remotes, target.cluster: words}
         return words
 
     def forget_gateway(self, gateway: str) -> None:

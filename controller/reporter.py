@@ -9,6 +9,7 @@ that take longer.
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
@@ -104,8 +105,8 @@ class Reporter:
         overdue = {key for key, since_s in self._unanswered_s.items() if now >= since_s + ANSWER_S}
         for key in marked | overdue:
             self._report(key, now)
-        due = sorted((at_s, key) for key, at_s in self._due_s.items() if at_s <= now)
-        for _, key in due[:RESTLESS_AT_ONCE]:
+        due = ((at_s, key) for key, at_s in self._due_s.items() if at_s <= now)
+        for _, key in heapq.nsmallest(RESTLESS_AT_ONCE, due):
             self._report(key, now, is_due=True)
 
     def _report(self, key: str, now: float, *, is_due: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Pure: what the manifests of a model come to: endpoints, remotes, metrics; and all that they refer to, found or not.
 
-Nothing is remembered here, and nothing decided: the same objects and settings give the same answer.
+Nothing is decided here, and what is remembered only saves work: the same objects and settings give the same answer.
 """
 
 from __future__ import annotations
@@ -47,6 +47,21 @@ class Config:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteSide:
+    """What a model's remotes come to. `missing`, `forbidden`, `follows`: these are in its Resolution's as well."""
+
+    targets: tuple[Target, ...]
+    needs: tuple[Need, ...]
+    notes: tuple[str, ...]
+    """Sentences on what is not as it may seem; nothing is wrong."""
+    inline_secrets: tuple[str, ...]
+    """Sentences on secrets that all who may read the manifest can read; none outside a cluster."""
+    missing: tuple[str, ...]
+    forbidden: tuple[str, ...]
+    follows: frozenset[Reference]
+
+
+@dataclass(frozen=True, slots=True)
 class Resolution:
     """What a model comes to. `service`: what callers use, and the number of its port, as far as they are known. `local`
     None: its endpoints are not known. `follows`: everything looked up.
@@ -63,21 +78,37 @@ class Resolution:
     """Sentences on what the manifest refers to and is not there."""
     forbidden: tuple[str, ...]
     """Sentences on what it may not refer to."""
-    targets: tuple[Target, ...]
-    needs: tuple[Need, ...]
     queries: tuple[tuple[MetricSpec, Query | Unknown], ...]
-    notes: tuple[str, ...]
-    """Sentences on what is not as it may seem; nothing is wrong."""
-    inline_secrets: tuple[str, ...]
-    """Sentences on secrets that all who may read the manifest can read; none outside a cluster."""
+    remote: RemoteSide
     follows: frozenset[Reference]
 
 
-def resolve(
-    model: ModelDeployment, refused_remotes: Mapping[str, str], inventory: Inventory, config: Config
-) -> Resolution:
-    """`refused_remotes`: clusters of remotes that a gateway refused, and its words."""
-    return _Reading(model, inventory, config).resolution(refused_remotes)
+class Resolver:
+    """Pods come and go, and change nothing on the remote side, so that is kept until something of it changes."""
+
+    def __init__(self, inventory: Inventory, config: Config) -> None:
+        self._inventory = inventory
+        self._config = config
+        self._remote_sides: dict[str, tuple[tuple[ModelDeployment, Mapping[str, str], int], RemoteSide]] = {}
+        """With what each is made of, by model."""
+
+    def resolve(self, model: ModelDeployment, refused_remotes: Mapping[str, str]) -> Resolution:
+        """`refused_remotes`: clusters of remotes that a gateway refused, and its words."""
+        side = self._remote_side(model, refused_remotes)
+        return _LocalReading(model, self._inventory, self._config).resolution(side)
+
+    def forget(self, key: str) -> None:
+        """A model that is gone."""
+        self._remote_sides.pop(key, None)
+
+    def _remote_side(self, model: ModelDeployment, refused_remotes: Mapping[str, str]) -> RemoteSide:
+        made_of = model, refused_remotes, self._inventory.revision
+        kept = self._remote_sides.get(model.key)
+        if kept and kept[0] == made_of:
+            return kept[1]
+        side = _RemoteReading(model, self._inventory, self._config).side(refused_remotes)
+        self._remote_sides[model.key] = made_of, side
+        return side
 
 
 class _Reading:
@@ -92,32 +123,7 @@ class _Reading:
         self.missing: list[str] = []
         self.forbidden: list[str] = []
 
-    def resolution(self, refused_remotes: Mapping[str, str]) -> Resolution:
-        offloading = self.model.spec.offloading_config
-        workload = self._workload()
-        key = self._service_key()
-        local, service = self._local(key, workload) if key else (None, None)
-        if isinstance(workload, str) and workload not in self.forbidden:
-            self.missing.append(workload)
-        queries = tuple((spec, self._query(spec, workload)) for spec in offloading.metrics)
-        remotes = [self._remote(remote, owner, refused_remotes) for remote, owner in self._remotes()]
-        return Resolution(
-            hosts=hosts_of(self.model, key),
-            service=service,
-            make=self._new_service(workload),
-            is_touched=bool(service and self.inventory.is_touched(service[0])),
-            local=local,
-            missing=tuple(dict.fromkeys(self.missing)),
-            forbidden=tuple(dict.fromkeys(self.forbidden)),
-            targets=tuple(target for target, _ in remotes),
-            needs=tuple(need for _, need in remotes if need is not None),
-            queries=queries,
-            notes=policies.notes(offloading.remotes, self.model, self.inventory.policies),
-            inline_secrets=tuple(self._inline_secrets()),
-            follows=frozenset(self.follows),
-        )
-
-    def _forbid(self, namespace: str, field_: str) -> str:
+    def forbid(self, namespace: str, field_: str) -> str:
         """Why the model may not refer to this namespace, empty if it may."""
         referable = self.config.referable
         if referable is None or namespace == self.namespace or namespace in referable:
@@ -126,14 +132,35 @@ class _Reading:
         self.forbidden.append(why)
         return why
 
-    # Local
+
+class _LocalReading(_Reading):
+    def resolution(self, side: RemoteSide) -> Resolution:
+        workload = self._workload()
+        key = self._service_key()
+        local, service = self._local(key, workload) if key else (None, None)
+        if isinstance(workload, str) and workload not in self.forbidden:
+            self.missing.append(workload)
+        metrics = self.model.spec.offloading_config.metrics
+        queries = tuple((spec, self._query(spec, workload)) for spec in metrics)
+        return Resolution(
+            hosts=hosts_of(self.model, key),
+            service=service,
+            make=self._new_service(workload),
+            is_touched=bool(service and self.inventory.is_touched(service[0])),
+            local=local,
+            missing=tuple(dict.fromkeys((*self.missing, *side.missing))),
+            forbidden=tuple(dict.fromkeys((*self.forbidden, *side.forbidden))),
+            queries=queries,
+            remote=side,
+            follows=side.follows.union(self.follows),
+        )
 
     def _workload(self) -> Workload | str | None:
         """What runs the model, why that is not known, or None outside a cluster."""
         if self.config.cluster is None:
             return None
         ref = self.model.spec.model_source_ref
-        if forbidden := self._forbid(ref.namespace or self.namespace, "spec.modelSourceRef"):
+        if forbidden := self.forbid(ref.namespace or self.namespace, "spec.modelSourceRef"):
             return forbidden
         reference = Kind(ref.kind), ref.object_key(self.namespace)
         self.follows.add(reference)
@@ -143,7 +170,7 @@ class _Reading:
         """The Service that callers use, '' if there is none."""
         ref = self.model.spec.service_ref
         if ref is not None:
-            forbidden = self._forbid(ref.namespace or self.namespace, "spec.serviceRef")
+            forbidden = self.forbid(ref.namespace or self.namespace, "spec.serviceRef")
             return "" if forbidden else ref.object_key(self.namespace)
         if self.config.cluster is None:
             self.missing.append("spec.serviceRef is missing, so no local endpoint is known")
@@ -185,7 +212,29 @@ class _Reading:
         ports = tuple(ServicePort(n, (name or f"port-{n}") if named else name, n) for name, n in workload.ports)
         return NewService(metadata.name, metadata.uid, selector, ports)
 
-    # Remotes
+    def _query(self, spec: MetricSpec, workload: Workload | str | None) -> Query | Unknown:
+        query = query_for(spec, self.model, self.config.source, workload)
+        if isinstance(query, ScrapeQuery):
+            field_ = "spec.metricServiceRef" if self.model.spec.metric_service_ref else "spec.serviceRef"
+            if forbidden := self.forbid(query.service.partition("/")[0], field_):
+                return Unknown("RefNotPermitted", forbidden)
+            self.follows |= {(Kind.SERVICE, query.service), (Kind.SERVICE, shadow_key(query.service))}
+        return query
+
+
+class _RemoteReading(_Reading):
+    def side(self, refused_remotes: Mapping[str, str]) -> RemoteSide:
+        remotes = [self._remote(remote, owner, refused_remotes) for remote, owner in self._remotes()]
+        configured = self.model.spec.offloading_config.remotes
+        return RemoteSide(
+            targets=tuple(target for target, _ in remotes),
+            needs=tuple(need for _, need in remotes if need is not None),
+            notes=policies.notes(configured, self.model, self.inventory.policies),
+            inline_secrets=tuple(self._inline_secrets()),
+            missing=tuple(self.missing),
+            forbidden=tuple(self.forbidden),
+            follows=frozenset(self.follows),
+        )
 
     def _remotes(self) -> Iterable[tuple[RemoteBackend, str]]:
         """The remotes in slot order, each with the name of who owns a secret written into it."""
@@ -219,13 +268,13 @@ class _Reading:
         """Why the gateway must not even be told of this remote: a CamelCase reason and a sentence, empty if it may."""
         if remote is not self.config.default_remote:  # that is not for those who write models to decide
             for field_, ref in secret_refs(remote).items():
-                if forbidden := self._forbid(ref.namespace or self.namespace, f"{field_} of remote {remote.name}"):
+                if forbidden := self.forbid(ref.namespace or self.namespace, f"{field_} of remote {remote.name}"):
                     return "RefNotPermitted", forbidden
             hosts = filter(None, (remote.address, issuer_host(remote)))
             if denied := next(filter(None, map(self.config.destinations.obstacle, hosts)), ""):
                 return "DestinationDenied", denied
         for key in policies.policy_keys(self.model):
-            if forbidden := self._forbid(key.partition("/")[0], "spec.policies"):
+            if forbidden := self.forbid(key.partition("/")[0], "spec.policies"):
                 return "RefNotPermitted", forbidden
             self.follows.add((Kind.POLICY, key))
             if key not in self.inventory.policies:
@@ -239,14 +288,3 @@ class _Reading:
         for remote in self.model.spec.offloading_config.remotes:
             for field_, remedy in inline_secrets(remote).items():
                 yield f"{field_} of remote {remote.name} is in clear for all who may read this object (use {remedy})"
-
-    # Metrics
-
-    def _query(self, spec: MetricSpec, workload: Workload | str | None) -> Query | Unknown:
-        query = query_for(spec, self.model, self.config.source, workload)
-        if isinstance(query, ScrapeQuery):
-            field_ = "spec.metricServiceRef" if self.model.spec.metric_service_ref else "spec.serviceRef"
-            if forbidden := self._forbid(query.service.partition("/")[0], field_):
-                return Unknown("RefNotPermitted", forbidden)
-            self.follows |= {(Kind.SERVICE, query.service), (Kind.SERVICE, shadow_key(query.service))}
-        return query
