@@ -293,13 +293,15 @@ def test_a_new_token_moves_no_traffic() -> None:
     assert found.routes[KEY] == route
 
 
-def test_a_missing_secret_is_named_and_its_arrival_is_enough() -> None:
+def test_a_missing_secret_is_named_and_its_arrival_is_enough_until_it_goes() -> None:
     found = world(remoteBackend={"host": "r.example.com", "authConfig": OAUTH})
     assert found.condition("RemoteReady") == ("False", "NotReady", "remote: Secret default/remote does not exist.")
     found.give(secret(other="x"))
     assert "has no key 'client-secret'" in found.condition("RemoteReady")[2]
     found.give(secret(client_secret="s3cret"))
     assert len(found.clients) == 1
+    found.give(Removed(Kind.SECRET, "default/remote"))
+    assert found.condition("RemoteReady")[2] == "remote: Secret default/remote does not exist."
 
 
 def test_models_of_one_client_share_one_token() -> None:
