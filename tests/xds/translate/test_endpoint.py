@@ -9,10 +9,11 @@ from protos.envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from xds import ir
 from xds.translate.endpoint import encoded_assignment
 
-ENDPOINTS = st.builds(ir.Endpoint, st.sampled_from(("10.0.0.1", "fd00::1", "models.example.com")), st.integers(1, 65_535))
+ADDRESSES = st.sampled_from(("10.0.0.1", "fd00::1", "models.example.com"))
+ENDPOINTS = st.builds(ir.Endpoint, ADDRESSES, st.integers(1, 65_535))
 
 
-@given(st.text("abc/-", max_size=300), st.lists(ENDPOINTS, max_size=200))
+@given(st.text("abc/-", min_size=1, max_size=300), st.lists(ENDPOINTS, max_size=200))
 def test_the_pieces_are_what_protobuf_makes_of_the_whole(cluster: str, endpoints: list[ir.Endpoint]) -> None:
     whole = ClusterLoadAssignment(cluster_name=cluster)
     if endpoints:
