@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from tests.cluster.harness.control_plane import ControlPlane
 from tests.cluster.harness.paper_node import PaperNode
 from tests.cluster.rights import grant
 from tests.support import envoy
+from tests.support.ports import free_port
 from tests.support.stack import eventually
 
 Json = dict[str, Any]
@@ -223,16 +223,19 @@ class Operator:
         return [each["reason"] for each in sorted(own, key=lambda each: str(each["firstTimestamp"]))]
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Waits until `condition` holds; what the controllers wrote is shown if it never does."""
+        """Waits until `condition` holds; if it never does, statuses and what the controllers wrote are printed."""
 
         async def holds() -> bool:
             return bool(await asyncio.to_thread(condition))
 
         try:
             await eventually(holds, what)
-        except AssertionError as error:
-            logs = "\n".join(f"--- {each.identity}\n{each.log[-3000:]}" for each in self.replicas)
-            raise AssertionError(f"{error}\n{logs}") from None
+        except AssertionError:
+            kinds = "modeldeployments,services,endpointslices,pods"
+            print(self.control_plane.kubectl("describe", kinds, "-n", self.namespace))
+            for each in self.replicas:
+                print(f"--- {each.identity}\n{each.log[-3000:]}")
+            raise
 
 
 @asynccontextmanager
@@ -255,12 +258,6 @@ def _in_namespace(kubeconfig: Path, namespace: str, directory: Path) -> Path:
     file = directory / "kubeconfig"
     file.write_text(yaml.safe_dump(content))
     return file
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _sleep() -> None:

@@ -10,6 +10,7 @@ import aiohttp
 
 from tests.cluster.harness.images import model_server
 from tests.kubernetes.tasks import until
+from tests.support.ports import free_port
 
 
 async def test_a_request_from_before_the_first_answer_is_not_counted() -> None:
@@ -47,7 +48,7 @@ async def test_a_request_from_before_the_first_answer_is_not_counted() -> None:
 @asynccontextmanager
 async def calling(url: str) -> AsyncIterator[str]:
     """With two workers. Gives where its counts are."""
-    port = await free_port()
+    port = free_port()
     arguments = ("call", "-rate=5", "-workers=2", f"-listen=127.0.0.1:{port}", url)
     process = await asyncio.create_subprocess_exec(model_server(), *arguments)
     try:
@@ -55,9 +56,3 @@ async def calling(url: str) -> AsyncIterator[str]:
     finally:
         process.kill()
         await process.wait()
-
-
-async def free_port() -> int:
-    server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-    async with server:
-        return int(server.sockets[0].getsockname()[1])

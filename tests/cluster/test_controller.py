@@ -12,9 +12,10 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from tests.cluster.operator import Operator, Replica, free_port
+from tests.cluster.operator import Operator, Replica
 from tests.support.backends import Backend, http_backend
 from tests.support.envoy import Envoy
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("crds"), pytest.mark.timeout(300)]
 

@@ -19,6 +19,7 @@ import pytest_asyncio
 from tests.envoy.conftest import ipv6_or_skip
 from tests.support.backends import ECHO_METHOD, Backend, echo, events, grpc_backend, hold, reset, websocket
 from tests.support.envoy import Envoy, bootstrap, running
+from tests.support.ports import free_port
 from tests.xds.plane import Plane, eventually, model, serving
 from xds import ir
 from xds.events import Rejected
@@ -27,7 +28,6 @@ from xds.translate import Gateway
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 ADDRESS = "127.0.0.71"
-"""Nobody calls from here, so a free port stays free until it is taken."""
 
 
 @dataclass
@@ -60,15 +60,9 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Wor
         yield running_world
 
 
-def free_port(address: str = ADDRESS) -> int:
-    """One that nobody has at this moment."""
-    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as found:
-        return int(found.getsockname()[1])
-
-
 def own(name: str, backend: Backend, **changes: Any) -> ir.Route:
     """A model that is known by its port alone."""
-    return model(name, backend.port, **{"hosts": (), "port": free_port(), **changes})
+    return model(name, backend.port, **{"hosts": (), "port": free_port(ADDRESS), **changes})
 
 
 async def raw(port: int | None, request: str, address: str = ADDRESS) -> tuple[str, dict[str, str], str]:
@@ -287,8 +281,8 @@ async def test_the_log_names_the_model_and_the_host_that_was_asked_for(gateway: 
 async def test_a_model_has_its_port_and_its_host_side_by_side(gateway: World, here: Backend) -> None:
     by_host = own("both", here, hosts=("both",), port=None)
     await gateway.serve(by_host)
-    await gateway.serve(replace(by_host, port=free_port()))
-    route = replace(by_host, port=free_port())
+    await gateway.serve(replace(by_host, port=free_port(ADDRESS)))
+    route = replace(by_host, port=free_port(ADDRESS))
     await gateway.serve(route)
     _, front = await gateway.envoy.listener("front")
     async with aiohttp.ClientSession() as session:
@@ -307,7 +301,7 @@ async def test_connections_of_others_live_through_all_of_it(gateway: World, here
 
         await gateway.serve(first, second)
         await gateway.serve(replace(first, port=second.port), replace(second, port=first.port))
-        await gateway.serve(replace(first, port=free_port()))
+        await gateway.serve(replace(first, port=free_port(ADDRESS)))
         gateway.plane.remove(first, second)
         await gone(gateway, first.port, second.port)
 

@@ -17,9 +17,10 @@ import trustme
 import yaml
 
 from tests.envoy.dns import name_server
-from tests.envoy.test_own_ports import free_port, own
+from tests.envoy.test_own_ports import own
 from tests.support.backends import Backend, events
 from tests.support.envoy import TEMPLATE, Envoy, running
+from tests.support.ports import free_port
 from tests.xds.plane import Plane, eventually, serving
 from xds import ir
 from xds.events import GatewayConnected, SecretsDelivered
