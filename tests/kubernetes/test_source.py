@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from aiohttp import web
 
+from controller.adapters.kubernetes import bursts
 from controller.adapters.kubernetes.client import Cluster
 from controller.adapters.kubernetes.source import Source, Where
 from controller.events import Applied, Decided, Event, Kind, Removed
@@ -45,6 +47,31 @@ async def test_a_slice_that_is_taken_from_its_service_is_gone(api: FakeApi, clus
         await until(lambda: len(told) > 1)
 
     assert told[1:] == [Removed(Kind.ENDPOINT_SLICE, "shop/php-x")]
+
+
+async def test_who_is_synced_has_been_told_of_all_slices(
+    api: FakeApi, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a controller that starts would publish models without a part of their endpoints."""
+    monkeypatch.setattr(bursts, "GAP_S", 3600.0)
+
+    def answer(request: web.Request) -> web.Response | None:
+        if of_all_services(request):
+            return None
+        nothing = {"metadata": {"resourceVersion": "1"}, "items": None}
+        return status(403, "Forbidden") if "watch" in request.query else web.json_response(nothing)
+
+    api.answer = answer
+    names = {"php-x", "php-y", "php-z"}
+    for name in names:
+        api.put(name, addressType="IPv4")
+        api.objects[f"shop/{name}"]["metadata"]["labels"] = {SERVICE_LABEL: "php"}
+    told: list[Event] = []
+    source = Source(cluster, Where(("shop",), frozenset(), ("shop", "gateway")), told.append, Nobody())
+
+    async with running(source.run()):
+        await source.synced()
+        assert {each.object.key for each in told if isinstance(each, Applied)} == {f"shop/{name}" for name in names}
 
 
 async def test_a_decision_that_somebody_takes_out_of_a_status_is_missed(api: FakeApi, cluster: Cluster) -> None:
